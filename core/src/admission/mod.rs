@@ -1,0 +1,189 @@
+//! Admission, from a review to a verdict:
+//!
+//! ```text
+//! bytes -> Review -> Policy -> Plan -> Patch -> Verdict -> bytes
+//! ```
+//!
+//! [`judge`] is that flow. What changes nothing but may be refused, policies and what guards stand against, takes a shorter way:
+//! [`validate`]. Both are pure: what they know of the cluster is in the [`Snapshot`].
+
+mod editor;
+mod guard;
+mod patch;
+mod pin;
+mod plan;
+mod review;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod verdict;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use patch::{Operation, Patch};
+pub use pin::{Record, Scalar};
+pub use review::{Resource, Review, ReviewError, Verb};
+pub use verdict::{Decision, Question, Reason, Verdict};
+
+use crate::names;
+use crate::policy::Policy;
+use plan::SetFacts;
+use review::{ConfigMap, Metadata, StatefulSet};
+
+/// Time that is left for the application's own reaction to SIGTERM after the last preStop handler.
+pub const STOP_TIME: Duration = Duration::from_secs(10);
+/// Longest `terminationGracePeriodSeconds` that is ever written: a drain waits that long for a pod that hangs.
+pub const MAX_GRACE: Duration = Duration::from_secs(600);
+
+/// What admission knows of the cluster, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Policies by namespace, then by name.
+    pub policies: BTreeMap<String, BTreeMap<String, Arc<Policy>>>,
+    /// PriorityClasses that exist; `None` where the cluster cannot be asked, and then every name is believed.
+    pub priority_classes: Option<BTreeSet<String>>,
+    /// StatefulSets that were asked for, by namespace, then by name.
+    pub sets: BTreeMap<String, BTreeMap<String, Known>>,
+    /// Namespaces that were asked for.
+    pub namespaces: BTreeMap<String, Known>,
+}
+
+/// What is known of an object that a request does not bring along.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// It is being deleted.
+    pub terminating: bool,
+}
+
+/// What an installation decides once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image of `guardian-init`: this product's own, pinned by digest in production.
+    pub image: String,
+}
+
+/// Decides what becomes of an object: the mutating webhook.
+#[must_use]
+pub fn judge(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> Verdict {
+    let verdict = match (review.kind.as_str(), review.subresource.as_deref().unwrap_or_default(), review.verb) {
+        ("apps/v1/StatefulSet", "", Verb::Create | Verb::Update) => {
+            rewrite(review, snapshot, settings).unwrap_or_else(|error| {
+                // The mutating webhook fails open: what it cannot read, the API server will judge.
+                Verdict::untouched(Reason::Unreadable).warn(format!("not guarded: {error}"))
+            })
+        }
+        _ => Verdict::untouched(Reason::NotOurs),
+    };
+    verdict.with_short_warnings()
+}
+
+/// Decides whether a request may go through: the validating webhooks.
+#[must_use]
+pub fn validate(review: &Review<'_>, snapshot: &Snapshot) -> Verdict {
+    let of_a_set = (review.resource.group.as_ref(), review.resource.plural.as_ref()) == ("apps", "statefulsets");
+    let verdict = match (review.kind.as_str(), review.subresource.as_deref().unwrap_or_default(), review.verb) {
+        ("v1/ConfigMap", "", Verb::Create | Verb::Update) => match review.object::<ConfigMap>() {
+            Ok(Some(map)) if !review.is_terminating() => validate::policy(&map),
+            Ok(Some(_)) => Verdict::untouched(Reason::Terminating),
+            Ok(None) => Verdict::untouched(Reason::NotOurs),
+            Err(error) => Verdict::deny(Reason::InvalidPolicy, 422, format!("the ConfigMap cannot be read: {error}")),
+        },
+        ("apps/v1/StatefulSet", "", Verb::Update | Verb::Delete) | ("autoscaling/v1/Scale", "scale", Verb::Update)
+            if of_a_set =>
+        {
+            guard::judge(review, snapshot)
+        }
+        ("v1/Namespace", "", Verb::Update) => guard::namespace(review),
+        _ => Verdict::untouched(Reason::NotOurs),
+    };
+    verdict.with_short_warnings()
+}
+
+/// What becomes of the template of a StatefulSet.
+fn rewrite(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> Result<Verdict, RewriteError> {
+    if review.is_terminating() {
+        return Ok(Verdict::untouched(Reason::Terminating));
+    }
+    let Some(set) = review.object::<StatefulSet<'_>>()? else { return Ok(Verdict::untouched(Reason::NotOurs)) };
+    let Some(template) = set.template() else { return Ok(Verdict::untouched(Reason::NotOurs)) };
+    let old = review.old_object::<StatefulSet<'_>>()?;
+    if review.verb == Verb::Update && old.is_none() {
+        return Err(RewriteError::NoOldObject);
+    }
+    let old_template = old.as_ref().and_then(StatefulSet::template);
+    if old_template.is_some_and(|old| old.get() == template.get()) {
+        return Ok(Verdict::untouched(Reason::TemplateUnchanged));
+    }
+
+    let (policy, warning) = guard(review, &set, snapshot);
+    let facts = SetFacts { name: &set.metadata.name, service: set.service(), selector: set.selector() };
+    let mut verdict = Verdict::from(pin::rewrite(template, old_template, facts, policy, (snapshot, settings))?);
+    verdict.policy = policy.map(|policy| (policy.name.clone(), policy.revision.clone()));
+    verdict.warnings.extend(warning);
+    verdict.question = question(&set, policy, snapshot);
+    Ok(verdict)
+}
+
+/// What the snapshot may be too old to know.
+fn question(set: &StatefulSet<'_>, policy: Option<&Policy>, snapshot: &Snapshot) -> Option<Question> {
+    let Some(policy) = policy else {
+        return (!is_out(&set.metadata.annotations)).then_some(Question::Policies);
+    };
+    let class = policy.protect.priority_class_name.as_ref()?;
+    let known = snapshot.priority_classes.as_ref()?;
+    (!known.contains(class)).then(|| Question::PriorityClass(class.clone()))
+}
+
+/// The policy that guards a set, and what is to be said about the choice.
+fn guard<'s>(review: &Review<'_>, set: &StatefulSet<'_>, snapshot: &'s Snapshot) -> (Option<&'s Policy>, Option<String>) {
+    let Metadata { labels, annotations, .. } = &set.metadata;
+    let Some((policy, others)) = choose(&review.namespace, labels, annotations, snapshot) else {
+        let named = annotations.get(names::POLICY).filter(|_| !is_out(annotations));
+        let warning =
+            named.map(|name| format!("not guarded: the annotation {} names {name}, which is no policy here", names::POLICY));
+        return (None, warning);
+    };
+    let others = match others.as_slice() {
+        [] => return (Some(policy), None),
+        [other] => (*other).to_owned(),
+        [other, rest @ ..] => format!("{other} and {} more", rest.len()),
+    };
+    let name = &policy.name;
+    let warning = format!("policy {name} guards this set, {others} would too: name one in the annotation {}", names::POLICY);
+    (Some(policy), Some(warning))
+}
+
+/// The policy that guards a set with these labels and annotations, and the names of those that would too.
+fn choose<'s>(
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    snapshot: &'s Snapshot,
+) -> Option<(&'s Policy, Vec<&'s str>)> {
+    let named = annotations.get(names::POLICY).map(String::as_str);
+    let policies = snapshot.policies.get(namespace).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref);
+    if is_out(annotations) { None } else { Policy::choose(policies, named, labels) }
+}
+
+/// Has the owner of a set taken it out?
+fn is_out(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(names::INJECT).is_some_and(|inject| inject == "false")
+}
+
+/// Why a StatefulSet goes through as it came.
+#[derive(Debug, thiserror::Error)]
+enum RewriteError {
+    #[error("the StatefulSet cannot be read: {0}")]
+    Set(#[from] serde_json::Error),
+    #[error(transparent)]
+    Template(#[from] shape::ShapeError),
+    #[error("the request to update has no old object")]
+    NoOldObject,
+}

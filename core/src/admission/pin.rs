@@ -1,0 +1,344 @@
+//! Pinning: what was written into a template stays as it is until the user changes the template.
+//!
+//! The record of what was written travels in the template itself, so that `kubectl rollout undo` restores it together with the template
+//! it belongs to. [`strip`] takes our part out of a template by that record; comparing two stripped templates tells whether the *user*
+//! changed anything.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::editor::Editor;
+use super::patch::{Operation, Patch};
+use super::plan::{self, Context, Plan, SetFacts};
+use super::shape::{self, ShapeError};
+use super::verdict::{Decision, Reason, Verdict};
+use super::{Settings, Snapshot};
+use crate::names;
+use crate::policy::Policy;
+
+/// Where the template lies in a StatefulSet.
+const TEMPLATE: &str = "/spec/template";
+/// The lists of containers that may mount a volume.
+pub(super) const CONTAINERS: [&str; 2] = ["initContainers", "containers"];
+
+/// What was written into a template, kept in its annotation [`names::INJECTED`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Name of the policy.
+    pub policy: String,
+    /// Its revision when it was written.
+    pub revision: String,
+    /// The init containers that were written, each with a digest of what was written: only the record can say which belong there, and
+    /// that nothing new is to be written although somebody else changed them afterwards, such as a webhook that rewrites images.
+    #[serde(default)]
+    pub parts: BTreeMap<String, String>,
+    /// Fields that may also be the user's: what stood there, and what was written. `null` stands for an absent field.
+    #[serde(default)]
+    pub scalars: BTreeMap<ScalarPath, Scalar>,
+}
+
+/// A field that may also be the user's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scalar {
+    /// What stood there before; `null` for nothing.
+    pub was: Value,
+    /// What was written.
+    pub wrote: Value,
+}
+
+/// Where such a field lies in the template. As text: `spec/priorityClassName`, or for a container, which is found by its name wherever
+/// it stands, `spec/containers/NAME/lifecycle/preStop`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ScalarPath {
+    /// A field of the pod's `spec`.
+    Spec(String),
+    /// `lifecycle.preStop` of the container of this name.
+    PreStop(String),
+}
+
+/// What is to be done with a template.
+pub(super) struct Outcome {
+    reason: Reason,
+    patch: Patch,
+    changes: Vec<&'static str>,
+    warnings: Vec<String>,
+}
+
+/// Decides what becomes of `template`, now that its bytes differ from those of `old`.
+///
+/// # Errors
+/// When either is not a pod template, as far as it is read.
+pub(super) fn rewrite(
+    template: &RawValue,
+    old: Option<&RawValue>,
+    set: SetFacts<'_>,
+    policy: Option<&Policy>,
+    (snapshot, settings): (&Snapshot, &Settings),
+) -> Result<Outcome, ShapeError> {
+    shape::check(template)?;
+    let new: Value = serde_json::from_str(template.get())?;
+    let new_record = record(&new);
+    let mut before = None;
+    if let Some(old) = old {
+        shape::check(old)?;
+        let old_value: Value = serde_json::from_str(old.get())?;
+        let old_record = record(&old_value);
+        if new == old_value {
+            return Ok(Outcome::nothing(Reason::TemplateUnchanged));
+        }
+        let ours = new_record.is_none() || new_record == old_record;
+        if !ours && new_record.as_ref().is_some_and(|r| complete(&new, r)) {
+            return Ok(Outcome::nothing(Reason::PinnedByRecord));
+        }
+        if ours && strip(&new, old_record.as_ref()) == strip(&old_value, old_record.as_ref()) {
+            return Ok(Outcome::restored(old));
+        }
+        before = old_record;
+    }
+    let record = new_record.as_ref().or(before.as_ref());
+    let user = strip(&new, record);
+    let plan = policy.map(|policy| plan::make(&Context { template: &user, set, policy, snapshot, settings }));
+    if let Some(present) = &new_record
+        && plan.as_ref().and_then(Plan::record) == Some(present)
+        && complete(&new, present)
+    {
+        return Ok(Outcome {
+            warnings: plan.map(|p| p.warnings).unwrap_or_default(),
+            ..Outcome::nothing(Reason::AlreadyInjected)
+        });
+    }
+    Ok(apply(new, &user, record, plan))
+}
+
+/// The edits that make `template` what `plan` wants over the user's part of it.
+fn apply(template: Value, user: &Value, record: Option<&Record>, plan: Option<Plan>) -> Outcome {
+    let mut editor = Editor::new(TEMPLATE, template);
+    let (wanted, warnings, changes) = match plan {
+        Some(Plan { wanted, warnings, changes }) => (wanted, warnings, changes),
+        None => (None, Vec::new(), Vec::new()),
+    };
+    plan::write(&mut editor, user, record, wanted.as_ref());
+    let (_, patch) = editor.finish();
+    let reason = match (wanted.is_some(), patch.is_empty()) {
+        (true, true) => Reason::AlreadyInjected,
+        (true, false) => Reason::Injected,
+        (false, false) => Reason::Removed,
+        (false, true) if !warnings.is_empty() => Reason::NotApplicable,
+        (false, true) => Reason::NoPolicy,
+    };
+    let changes = if patch.is_empty() { Vec::new() } else { changes };
+    Outcome { reason, patch, changes, warnings }
+}
+
+impl Outcome {
+    fn nothing(reason: Reason) -> Self {
+        Self { reason, patch: Patch::default(), changes: Vec::new(), warnings: Vec::new() }
+    }
+
+    fn restored(old: &RawValue) -> Self {
+        Self {
+            reason: Reason::Restored,
+            patch: Patch(vec![Operation::Restore { path: TEMPLATE.to_owned(), value: old.to_owned() }]),
+            changes: vec!["template"],
+            warnings: vec![
+                "the guardian's part of the pod template was missing or altered; it was put back as it was".to_owned(),
+            ],
+        }
+    }
+}
+
+impl From<Outcome> for Verdict {
+    fn from(outcome: Outcome) -> Self {
+        let Outcome { reason, patch, changes, warnings } = outcome;
+        let decision = if patch.is_empty() { Decision::Allowed } else { Decision::Patched };
+        Self { decision, reason, patch, warnings, changes, policy: None, question: None }
+    }
+}
+
+/// The record that a template carries; `None` where there is none, or none that can be read.
+pub(super) fn record(template: &Value) -> Option<Record> {
+    let text = template.pointer("/metadata/annotations")?.get(names::INJECTED)?.as_str()?;
+    serde_json::from_str(text).ok()
+}
+
+/// Is everything there that `record` says was written, and nothing of ours besides?
+pub(super) fn complete(template: &Value, record: &Record) -> bool {
+    let ours: Vec<&Value> = items(template, "initContainers").iter().filter(|c| is_our_init(c)).collect();
+    let parts = ours.len() == record.parts.len() && record.parts.keys().all(|part| ours.iter().any(|c| is_named(c, part)));
+    let volume = owns_volume(template) && items(template, "volumes").iter().any(|v| is_named(v, names::VOLUME));
+    let mounted =
+        items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));
+    let label = template.pointer("/metadata/labels").and_then(|l| l.get(names::GUARDED)).and_then(Value::as_str) == Some("true");
+    let scalars = record.scalars.iter().all(|(path, s)| path.read(template) == s.wrote);
+    let handlers = items(template, "containers").iter().filter(|c| is_our_handler(c)).all(|c| {
+        let name = c.get("name").and_then(Value::as_str).unwrap_or_default();
+        record.scalars.contains_key(&ScalarPath::PreStop(name.to_owned()))
+    });
+    parts && volume && mounted && label && scalars && handlers
+}
+
+/// The user's part of a template: without what is ours by name, and with the fields that we wrote as they were before. A value that
+/// differs from what we wrote is the user's. Lists and maps that stand for nothing are dropped, see [`drop_empties`].
+pub(super) fn strip(template: &Value, record: Option<&Record>) -> Value {
+    let mut editor = Editor::new("", template.clone());
+    editor.drop_items(&["spec"], "initContainers", is_our_init);
+    drop_volume(&mut editor);
+    for map in ["labels", "annotations"] {
+        for key in our_keys(editor.document(), map) {
+            editor.unset(&["metadata", map], &key, 1);
+        }
+    }
+    for (path, scalar) in record.iter().flat_map(|r| &r.scalars) {
+        if path.read(editor.document()) == scalar.wrote {
+            path.write(&mut editor, &scalar.was);
+        }
+    }
+    strip_pre_stops(&mut editor);
+    let (mut user, _) = editor.finish();
+    drop_empties(&mut user);
+    user
+}
+
+/// Takes out the volume and its mounts, where they are ours.
+pub(super) fn drop_volume(editor: &mut Editor) {
+    if !owns_volume(editor.document()) {
+        return;
+    }
+    editor.drop_items(&["spec"], "volumes", |v| is_named(v, names::VOLUME));
+    for list in CONTAINERS {
+        for at in 0..items(editor.document(), list).len() {
+            editor.drop_items(&["spec", list, &at.to_string()], "volumeMounts", |m| is_named(m, names::VOLUME));
+        }
+    }
+}
+
+/// Are the volume of our name and its mounts ours, as far as they are there? The user's own by this name is another kind of volume, or
+/// is mounted elsewhere.
+pub(super) fn owns_volume(template: &Value) -> bool {
+    let mounts = CONTAINERS.iter().flat_map(|l| items(template, l)).flat_map(|c| list(c, "volumeMounts"));
+    let mut mounts = mounts.filter(|m| is_named(m, names::VOLUME));
+    let mut volumes = items(template, "volumes").iter().filter(|v| is_named(v, names::VOLUME));
+    mounts.all(|m| m.get("mountPath") == Some(&json!(names::MOUNT_PATH))) && volumes.all(|v| v.get("emptyDir").is_some())
+}
+
+/// Drops what stands for nothing where stripping may leave it: so templates compare equal whether a part of ours was ever there or not.
+pub(super) fn drop_empties(template: &mut Value) {
+    for list in CONTAINERS {
+        for container in template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut).into_iter().flatten() {
+            drop_empty_members(container.get_mut("lifecycle"), &["preStop"]);
+            drop_empty_members(Some(container), &["volumeMounts", "lifecycle"]);
+        }
+    }
+    let of_spec =
+        ["initContainers", "volumes", "terminationGracePeriodSeconds", "priorityClassName", "topologySpreadConstraints"];
+    drop_empty_members(template.get_mut("spec"), &of_spec);
+    drop_empty_members(template.get_mut("metadata"), &["labels", "annotations"]);
+    drop_empty_members(Some(template), &["metadata"]);
+}
+
+fn drop_empty_members(object: Option<&mut Value>, keys: &[&str]) {
+    let Some(members) = object.and_then(Value::as_object_mut) else { return };
+    members.retain(|key, value| {
+        let empty = match value {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(members) => members.is_empty(),
+            _ => false,
+        };
+        !empty || !keys.contains(&key.as_str())
+    });
+}
+
+/// What is left of our preStop handler although the record does not account for it: alone it goes, and where a merge put it beside
+/// another handler, only that other one stays.
+fn strip_pre_stops(editor: &mut Editor) {
+    for at in 0..items(editor.document(), "containers").len() {
+        if items(editor.document(), "containers").get(at).is_some_and(is_our_handler) {
+            editor.unset(&["spec", "containers", &at.to_string(), "lifecycle", "preStop"], "exec", 3);
+        }
+    }
+}
+
+/// Does this container's preStop run our command, perhaps beside another handler?
+fn is_our_handler(container: &Value) -> bool {
+    container.pointer("/lifecycle/preStop/exec").is_some_and(|exec| Some(exec) == plan::pre_stop().get("exec"))
+}
+
+/// Is this init container ours by its name?
+pub(super) fn is_our_init(container: &Value) -> bool {
+    is_named(container, names::INIT) || is_named(container, names::INIT_HOOK)
+}
+
+/// Keys of our prefix in a map of the template's metadata.
+pub(super) fn our_keys(template: &Value, map: &str) -> Vec<String> {
+    let members = template.get("metadata").and_then(|m| m.get(map)).and_then(Value::as_object);
+    members.into_iter().flat_map(|m| m.keys()).filter(|key| key.starts_with(names::PREFIX)).cloned().collect()
+}
+
+/// A list of the pod's `spec`; empty where there is none.
+pub(super) fn items<'v>(template: &'v Value, name: &str) -> &'v [Value] {
+    template.get("spec").map_or(&[], |spec| list(spec, name))
+}
+
+/// A list in an object; empty where there is none.
+pub(super) fn list<'v>(object: &'v Value, name: &str) -> &'v [Value] {
+    object.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Does a list item carry this name?
+pub(super) fn is_named(item: &Value, name: &str) -> bool {
+    item.get("name").and_then(Value::as_str) == Some(name)
+}
+
+impl ScalarPath {
+    /// The value there; `null` for none.
+    pub(super) fn read(&self, template: &Value) -> Value {
+        let value = match self {
+            Self::Spec(field) => template.get("spec").and_then(|s| s.get(field)),
+            Self::PreStop(container) => items(template, "containers")
+                .iter()
+                .find(|c| is_named(c, container))
+                .and_then(|c| c.pointer("/lifecycle/preStop")),
+        };
+        value.cloned().unwrap_or_default()
+    }
+
+    /// Makes the value there `value`; `null` removes it.
+    pub(super) fn write(&self, editor: &mut Editor, value: &Value) {
+        match self {
+            Self::Spec(field) if value.is_null() => editor.unset(&["spec"], field, 1),
+            Self::Spec(field) => editor.set(&["spec"], field, value),
+            Self::PreStop(container) => {
+                let found = items(editor.document(), "containers").iter().position(|c| is_named(c, container));
+                let Some(at) = found.map(|at| at.to_string()) else { return };
+                let parent = ["spec", "containers", &at, "lifecycle"];
+                if value.is_null() { editor.unset(&parent, "preStop", 3) } else { editor.set(&parent, "preStop", value) }
+            }
+        }
+    }
+}
+
+impl From<ScalarPath> for String {
+    fn from(path: ScalarPath) -> Self {
+        match path {
+            ScalarPath::Spec(field) => format!("spec/{field}"),
+            ScalarPath::PreStop(container) => format!("spec/containers/{container}/lifecycle/preStop"),
+        }
+    }
+}
+
+impl TryFrom<String> for ScalarPath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.split('/').collect::<Vec<_>>().as_slice() {
+            ["spec", field] => Ok(Self::Spec((*field).to_owned())),
+            ["spec", "containers", name, "lifecycle", "preStop"] => Ok(Self::PreStop((*name).to_owned())),
+            _ => Err(format!("`{text}` is not the path of a recorded field")),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What must hold of a pod template before it is worked on: each field that is read has the type that Kubernetes prescribes, and stands
+//! there once. Everything else is copied as it came.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Why a template is not worked on: the path of the field, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the pod template cannot be read: {0}")]
+pub(super) struct ShapeError(String);
+
+/// Does `template` have the shape of a pod template, as far as it is read?
+pub(super) fn check(template: &RawValue) -> Result<(), ShapeError> {
+    let mut json = serde_json::Deserializer::from_str(template.get());
+    match serde_path_to_error::deserialize::<_, Template>(&mut json) {
+        Ok(_) => Ok(()),
+        // The place in a JSON text that nobody wrote by hand says nothing.
+        Err(error) => Err(ShapeError(error.to_string().split(" at line ").next().unwrap_or_default().to_owned())),
+    }
+}
+
+impl From<serde_json::Error> for ShapeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Template {
+    metadata: Option<Metadata>,
+    spec: Option<Spec>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Metadata {
+    labels: Option<BTreeMap<String, Option<String>>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Spec {
+    init_containers: Option<Vec<Container>>,
+    containers: Option<Vec<Container>>,
+    volumes: Option<Vec<Volume>>,
+    termination_grace_period_seconds: Option<i64>,
+    priority_class_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Container {
+    name: String,
+    volume_mounts: Option<Vec<Mount>>,
+    lifecycle: Option<Lifecycle>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Volume {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Mount {
+    name: String,
+    mount_path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "read for its type alone")]
+struct Lifecycle {
+    pre_stop: Option<serde_json::Map<String, serde_json::Value>>,
+}

@@ -1,0 +1,207 @@
+//! What is answered to a review.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::patch::Patch;
+
+/// Bytes of one warning. The API server cuts every warning at 256 bytes once all of a response are over 4 KiB, and `kubectl` prints each
+/// in a line: this much is shown whole, and is read.
+const MAX_WARNING: usize = 200;
+
+/// The answer to one request, before it becomes JSON.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What was decided.
+    pub decision: Decision,
+    /// Why, in one word of a closed list.
+    pub reason: Reason,
+    /// What is changed; empty unless the decision is [`Decision::Patched`].
+    pub patch: Patch,
+    /// Shown to the user by `kubectl`.
+    pub warnings: Vec<String>,
+    /// Names of the changes made, for the audit line.
+    pub changes: Vec<&'static str>,
+    /// Name and revision of the policy that took part.
+    pub policy: Option<(String, String)>,
+    /// What was looked for in the snapshot and not found there. The object may be younger than the snapshot, since policy, PriorityClass
+    /// and set often come in one `kubectl apply`: whoever can ask the cluster does, and judges again.
+    pub question: Option<Question>,
+}
+
+/// What the cluster may know better than a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Is there a policy in the set's namespace that guards it?
+    Policies,
+    /// Is there a PriorityClass of this name?
+    PriorityClass(String),
+    /// What is stored of the StatefulSet of this name? The request tells only how many replicas it shall have.
+    Set(String),
+    /// Is the request's namespace being deleted, or on hold?
+    Namespace,
+}
+
+/// What was decided about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Goes through as it came.
+    Allowed,
+    /// Goes through, changed.
+    Patched,
+    /// Refused.
+    Denied {
+        /// HTTP status that the API server gives to its client.
+        code: u16,
+        /// What is wrong and what to do about it.
+        message: String,
+    },
+}
+
+/// Why it was decided so. Part of the audit trail's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Reason {
+    /// A kind, a verb or a subresource that the guardian does not act on.
+    NotOurs,
+    /// No policy of the namespace guards this set, and nothing of an earlier one was in it.
+    NoPolicy,
+    /// The object is being deleted.
+    Terminating,
+    /// The object could not be read; it was let through.
+    Unreadable,
+    /// The template is what it was, so nothing in it is changed.
+    TemplateUnchanged,
+    /// Everything that would be written is there already.
+    AlreadyInjected,
+    /// Another revision's parts are complete: an undo, or a second call of one admission.
+    PinnedByRecord,
+    /// The user's part of the template is what it was: the written parts were put back as they were.
+    Restored,
+    /// The policy's parts were written into the template.
+    Injected,
+    /// No policy guards the set any more: the written parts were taken out.
+    Removed,
+    /// The policy is not applicable to this set; the warnings say why.
+    NotApplicable,
+    /// A policy that is in order.
+    ValidPolicy,
+    /// A ConfigMap without the policy label.
+    NotAPolicy,
+    /// A policy with errors.
+    InvalidPolicy,
+    /// No guard of the policy has anything against it.
+    NothingToGuard,
+    /// Fewer replicas than the policy's `minReplicas`.
+    BelowMinReplicas,
+    /// Several pods would leave at once, and the policy has a `leave` hook, which runs for one.
+    ScaleInByMany,
+    /// The policy denies the deletion.
+    DeletionDenied,
+    /// It would be denied, were not the set or its namespace on hold.
+    Held,
+    /// A deletion that no policy denies: the pods stay, or Kubernetes itself deletes what its owner's deletion has left.
+    Exempt,
+    /// A scale-in that was let through, since nobody could say what is stored of the set.
+    UnknownSet,
+    /// What switches guards, an annotation or the label that opts a namespace in, was put on, changed or taken off; the line's changes
+    /// say which.
+    SwitchChanged,
+}
+
+impl Verdict {
+    /// Goes through as it came.
+    #[must_use]
+    pub fn untouched(reason: Reason) -> Self {
+        Self {
+            decision: Decision::Allowed,
+            reason,
+            patch: Patch::default(),
+            warnings: Vec::new(),
+            changes: Vec::new(),
+            policy: None,
+            question: None,
+        }
+    }
+
+    /// Refused, with an HTTP status for the client and a sentence that says what to do.
+    #[must_use]
+    pub fn deny(reason: Reason, code: u16, message: String) -> Self {
+        Self { decision: Decision::Denied { code, message }, ..Self::untouched(reason) }
+    }
+
+    /// With one more warning.
+    #[must_use]
+    pub fn warn(mut self, warning: String) -> Self {
+        self.warnings.push(warning);
+        self
+    }
+
+    /// With its warnings cut to [`MAX_WARNING`].
+    pub(super) fn with_short_warnings(mut self) -> Self {
+        for warning in self.warnings.iter_mut().filter(|w| w.len() > MAX_WARNING) {
+            warning.truncate(warning.floor_char_boundary(MAX_WARNING - '…'.len_utf8()));
+            warning.push('…');
+        }
+        self
+    }
+
+    /// The `AdmissionReview` that answers request `uid`, as bytes.
+    #[must_use]
+    pub fn to_response(&self, uid: &str) -> Vec<u8> {
+        let patch = (!self.patch.is_empty()).then(|| STANDARD.encode(self.patch.to_bytes()));
+        let status = match &self.decision {
+            Decision::Denied { code, message } => Some(Status { code: *code, message, reason: status_reason(*code) }),
+            Decision::Allowed | Decision::Patched => None,
+        };
+        let response = Response {
+            uid,
+            allowed: status.is_none(),
+            patch_type: patch.as_ref().map(|_| "JSONPatch"),
+            patch,
+            status,
+            warnings: &self.warnings,
+        };
+        let review = AdmissionReview { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
+        serde_json::to_vec(&review).unwrap_or_default() // strings only: serialising them cannot fail
+    }
+}
+
+/// `metav1.StatusReason` that belongs to a code, so that clients treat the denial rightly.
+fn status_reason(code: u16) -> &'static str {
+    match code {
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "Forbidden",
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AdmissionReview<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    code: u16,
+    message: &'a str,
+    reason: &'static str,
+}

@@ -1,0 +1,318 @@
+//! The ledger of a set: what the guardian has answered, what it is doing, and what it did.
+//!
+//! It lives in the ConfigMap `guardian-ledger-<set>`, under two keys. `state` is one JSON document, on which decisions are based. `history`
+//! is one JSON record a line, for people; no decision reads it. Whatever a newer guardian of the same format has added survives a read and
+//! a write by this one; a newer format is not touched.
+
+mod history;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use history::{MAX_RECORD, MAX_RECORDS, Record, Verdict};
+
+/// The format that this version reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// Most bytes of `state` and `history` together: half of what the API server takes for one ConfigMap (1 MiB), which leaves room for
+/// metadata and for the keys of others.
+pub const MAX_BYTES: usize = 512 * 1024;
+
+/// Most bytes of `state`. One ordinal takes at most 0.4 KiB at rest and 1.5 KiB during an episode, so 300 pods of one set can fail at once,
+/// and 64 KiB stay for the history.
+pub const MAX_STATE: usize = MAX_BYTES - 64 * 1024;
+
+/// Name of the ConfigMap: this, and the set's name.
+pub const NAME_PREFIX: &str = "guardian-ledger-";
+/// Key of the ConfigMap that holds the state.
+pub const STATE_KEY: &str = "state";
+/// Key of the ConfigMap that holds the history.
+pub const HISTORY_KEY: &str = "history";
+
+/// Fields that a newer guardian wrote.
+pub type Rest = BTreeMap<String, Value>;
+
+/// All that is kept of a set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    /// What decisions are based on.
+    pub state: State,
+    /// One JSON record a line, oldest first.
+    history: Vec<String>,
+}
+
+/// What decisions are based on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `metadata.uid` of the set that was seen last.
+    pub set_uid: String,
+    /// The `bootstrap` hook has run in the life of these volumes.
+    #[serde(default)]
+    pub bootstrapped: bool,
+    /// The volumes that are known, by claim.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: Rest,
+    /// The last start of each ordinal that needs nothing more. A start needs an answer if and only if it differs from this.
+    #[serde(default)]
+    pub answered: BTreeMap<u32, Start>,
+    /// What is going on, by id.
+    #[serde(default)]
+    pub episodes: BTreeMap<String, Episode>,
+    /// Attempts that are claimed and whose end is not known, by run id.
+    #[serde(default)]
+    pub runs: BTreeMap<String, Run>,
+    /// Where each rule of the policy stands.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rules: Rest,
+    /// Whether and why the guardian has stopped trying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Value>,
+    /// What of each budget is used.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: Rest,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// One start of the container in which hooks run. Pod uid and container id name it; the rest tells what it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Start {
+    /// `metadata.uid` of the pod.
+    pub pod_uid: String,
+    /// `containerID`, with its scheme.
+    pub container_id: String,
+    /// Name of the container.
+    pub container: String,
+    /// `restartCount` of the container.
+    pub restarts: u32,
+    /// `metadata.creationTimestamp` of the pod.
+    pub created: Timestamp,
+    /// `state.running.startedAt`, where it was running when seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// `controller-revision-hash` of the pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    /// `status.podIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<String>,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// Something that goes on over several passes, and holds a scope until it closes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Episode {
+    /// The scenario that advances it.
+    pub scenario: String,
+    /// What it holds.
+    pub scope: Scope,
+    /// The reason word that opened it.
+    pub reason: String,
+    /// The same in a sentence.
+    #[serde(default)]
+    pub why: String,
+    /// Name of the pod, where it is about one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// Ordinal of the pod, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u32>,
+    /// The start that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Start>,
+    /// The pod's IP before that start, where it was another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_ip: Option<String>,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// Attempts that were claimed so far.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Not before this is the next attempt made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// What an episode holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Scope {
+    /// One pod, by uid.
+    Pod(String),
+    /// The whole set.
+    Set,
+}
+
+/// A claimed attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// The episode it belongs to.
+    pub episode: String,
+    /// Name of the hook.
+    pub hook: String,
+    /// Name of the pod in which it runs.
+    pub pod: String,
+    /// `metadata.uid` of that pod.
+    pub pod_uid: String,
+    /// Container in which it runs.
+    pub container: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// When it was claimed.
+    pub claimed: Timestamp,
+    /// The time out it was claimed with, in milliseconds.
+    pub timeout_ms: u64,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// Why a ledger cannot be used. Nothing is done for its set as long as that lasts.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Written by a newer guardian.
+    #[error("the ledger has format {found}, this guardian knows {FORMAT}: run the newer guardian that wrote it")]
+    TooNew {
+        /// The format found.
+        found: u32,
+    },
+    /// No `state`.
+    #[error("the ledger has no key {STATE_KEY}: delete the ConfigMap to begin anew, every ordinal then counts as never seen")]
+    Missing,
+    /// Damaged.
+    #[error("the ledger cannot be read: mend it, or delete the ConfigMap to begin anew, every ordinal then counts as never seen")]
+    Unreadable(#[source] serde_json::Error),
+    /// No room.
+    #[error("the state of the set takes {bytes} bytes, at most {MAX_STATE} fit into its ledger")]
+    Full {
+        /// What it takes.
+        bytes: usize,
+    },
+    /// It cannot be written as JSON.
+    #[error("the ledger cannot be written as JSON")]
+    Unwritable(#[source] serde_json::Error),
+}
+
+/// Name of the ConfigMap that holds a set's ledger. A set's name has at most 63 characters in practice (its pods carry it in a label), so
+/// this stays below the 253 of a ConfigMap.
+#[must_use]
+pub fn name_for(set: &str) -> String {
+    format!("{NAME_PREFIX}{set}")
+}
+
+impl Ledger {
+    /// The ledger of a set that is seen for the first time.
+    #[must_use]
+    pub fn new(set_uid: &str) -> Self {
+        Self {
+            state: State {
+                format: FORMAT,
+                set_uid: set_uid.to_owned(),
+                bootstrapped: false,
+                volumes: Rest::new(),
+                answered: BTreeMap::new(),
+                episodes: BTreeMap::new(),
+                runs: BTreeMap::new(),
+                rules: Rest::new(),
+                breaker: None,
+                budgets: Rest::new(),
+                rest: Rest::new(),
+            },
+            history: Vec::new(),
+        }
+    }
+
+    /// From the data of its ConfigMap.
+    ///
+    /// # Errors
+    /// When it is of a newer format, or damaged.
+    pub fn read(data: &BTreeMap<String, String>) -> Result<Self, LedgerError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let text = data.get(STATE_KEY).ok_or(LedgerError::Missing)?;
+        let Format { format } = serde_json::from_str(text).map_err(LedgerError::Unreadable)?;
+        if format > FORMAT {
+            return Err(LedgerError::TooNew { found: format });
+        }
+        let history = data.get(HISTORY_KEY).map(String::as_str).unwrap_or_default();
+        Ok(Self {
+            state: serde_json::from_str(text).map_err(LedgerError::Unreadable)?,
+            history: history.lines().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Into the data of its ConfigMap, beside whatever else it holds. The oldest records give way to the state.
+    ///
+    /// # Errors
+    /// When the state alone is over [`MAX_STATE`].
+    pub fn write(&self, data: &mut BTreeMap<String, String>) -> Result<(), LedgerError> {
+        let state = serde_json::to_string(&self.state).map_err(LedgerError::Unwritable)?;
+        if state.len() > MAX_STATE {
+            return Err(LedgerError::Full { bytes: state.len() });
+        }
+        let room = MAX_BYTES - state.len();
+        data.insert(HISTORY_KEY.to_owned(), history::join_newest(&self.history, room));
+        data.insert(STATE_KEY.to_owned(), state);
+        Ok(())
+    }
+
+    /// Adds a record; beyond [`MAX_RECORDS`] the oldest goes.
+    pub fn record(&mut self, record: &Record) {
+        self.history.push(record.line());
+        let surplus = self.history.len().saturating_sub(MAX_RECORDS);
+        self.history.drain(..surplus);
+    }
+
+    /// The records that this version can read, oldest first.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.history.iter().filter_map(|line| serde_json::from_str(line).ok())
+    }
+}
+
+impl Start {
+    /// Is it the same start?
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.pod_uid == other.pod_uid && self.container_id == other.container_id
+    }
+
+    /// Was it before `other`? Then a view that shows it lags behind what is known.
+    #[must_use]
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        if self.pod_uid != other.pod_uid {
+            return self.created < other.created;
+        }
+        // The count alone can fall back when a node loses its logs, the time alone when its clock is set: both together do not.
+        let began_before = matches!((self.started, other.started), (Some(a), Some(b)) if a < b);
+        self.restarts < other.restarts && began_before
+    }
+
+    /// Names it within its set: the first 8 digits of the pod's uid and the first 12 of the container's id.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let uid: String = self.pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        let id = self.container_id.rsplit('/').next().unwrap_or_default();
+        let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+        format!("{uid}-{id}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The arbiter: one decision per set and pass.
+
+use jiff::Timestamp;
+
+use super::observed::Observed;
+use super::rejoin;
+use super::room::Room;
+use super::step::Step;
+use crate::ledger::State;
+use crate::policy::Policy;
+use crate::reason;
+
+/// What to do about one set now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What holds whatever goes on, computed anew each pass.
+    pub levels: Levels,
+    /// What is begun or ended. All of them are written into the ledger in one compare-and-swap before any is carried out.
+    pub steps: Vec<Step>,
+    /// What was due and is not done, and why.
+    pub holds: Vec<Held>,
+    /// When to look again, if nothing happens before.
+    pub wake: Option<Timestamp>,
+}
+
+/// State that is kept as it should be, whatever goes on. No scenario of this version has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels {}
+
+/// Something that was due and is not done.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// The scenario that wanted it; empty: all of them.
+    pub scenario: &'static str,
+    /// The word.
+    pub reason: reason::Hold,
+    /// A sentence.
+    pub why: String,
+}
+
+/// One occasion to act. It sees the whole set and proposes; the [`Room`] disposes.
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) next: fn(&View<'_>) -> Vec<Next>,
+}
+
+/// What a scenario looks at.
+pub(super) struct View<'a> {
+    pub(super) observed: &'a Observed,
+    pub(super) policy: Option<&'a Policy>,
+    pub(super) ledger: &'a State,
+    pub(super) now: Timestamp,
+}
+
+/// What a scenario wants, for one pod or for the set.
+pub(super) enum Next {
+    /// Nothing before `until`.
+    Wait { until: Timestamp },
+    /// This, now.
+    Step(Box<Step>),
+    /// Something that cannot be done; to be looked at again at `until`, or when anything happens.
+    Hold { until: Option<Timestamp>, reason: reason::Hold, why: String },
+}
+
+/// The only list of priorities: what comes first takes the room.
+const SCENARIOS: &[Scenario] = &[rejoin::SCENARIO];
+
+/// Decides. `policy` is `None` when none guards the set (any more).
+#[must_use]
+pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now: Timestamp) -> Decision {
+    let view = View { observed, policy, ledger, now };
+    let mut decision = Decision::default();
+    let mut room = Room::new(ledger);
+    for scenario in SCENARIOS {
+        for next in (scenario.next)(&view) {
+            match next {
+                Next::Wait { until } => decision.look_again(until),
+                Next::Hold { until, reason, why } => {
+                    decision.hold(scenario.name, reason, why);
+                    until.into_iter().for_each(|at| decision.look_again(at));
+                }
+                Next::Step(step) => match room.take(&step) {
+                    Ok(()) => decision.steps.push(*step),
+                    Err(why) => decision.hold(scenario.name, reason::Hold::HeldBy, why),
+                },
+            }
+        }
+    }
+    if let Some(why) = &observed.set.hold {
+        decision.steps.retain(Step::is_bookkeeping);
+        decision.hold("", reason::Hold::OnHold, why.clone());
+    }
+    decision
+}
+
+impl Decision {
+    fn look_again(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    fn hold(&mut self, scenario: &'static str, reason: reason::Hold, why: String) {
+        self.holds.push(Held { scenario, reason, why });
+    }
+}

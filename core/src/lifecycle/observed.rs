@@ -1,0 +1,161 @@
+//! What is known of one set at one moment: Kubernetes' side of it, and the runs that this process has at hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use guardian_hook::protocol::{Outcome, Refusal, RunResult};
+use jiff::Timestamp;
+
+use crate::ledger::Start;
+
+/// One StatefulSet, its pods, and the runs at hand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// Namespace of the set.
+    pub namespace: String,
+    /// The set itself.
+    pub set: Set,
+    /// Its pods by ordinal: those whose controller it is, guarded, and there.
+    pub pods: BTreeMap<u32, Pod>,
+    /// What was last seen of pods that went away, by ordinal. A restarted controller has forgotten it.
+    pub departed: BTreeMap<u32, Departed>,
+    /// Ids of the runs that this process is carrying out.
+    pub running: BTreeSet<String>,
+    /// How the runs ended that this process carried out, by id; kept until the ledger has it.
+    pub ends: BTreeMap<String, RunEnd>,
+}
+
+/// A StatefulSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.serviceName`, empty when it has none.
+    pub service: String,
+    /// The ordinals that its pods have: `spec.replicas` of them, from `spec.ordinals.start`.
+    pub ordinals: Range<u32>,
+    /// The reason given by the annotation `stateful-guardian.io/hold` of the set, else of the namespace.
+    pub hold: Option<String>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.creationTimestamp`.
+    pub created: Timestamp,
+    /// Label `controller-revision-hash`, empty when it has none.
+    pub revision: String,
+    /// `status.podIP`.
+    pub ip: Option<String>,
+    /// The condition `Ready`.
+    pub ready: bool,
+    /// It has a `metadata.deletionTimestamp`.
+    pub terminating: bool,
+    /// `spec.containers[0].name`.
+    pub first_container: String,
+    /// `status.containerStatuses` by name.
+    pub containers: BTreeMap<String, Container>,
+}
+
+/// One of `status.containerStatuses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// `containerID`; empty as long as it never ran. It stays that of the last run while the container waits for its next.
+    pub id: String,
+    /// `state.running.startedAt`; `None` when it is not running.
+    pub running_since: Option<Timestamp>,
+    /// `restartCount`.
+    pub restarts: u32,
+    /// `lastState.terminated`: how the run before this one ended.
+    pub last: Option<Terminated>,
+}
+
+/// `ContainerStateTerminated`, as far as it is evidence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terminated {
+    /// The kubelet's or the runtime's word: `OOMKilled`, `Error`, `Completed`, `StartError`, `ContainerStatusUnknown`.
+    pub reason: String,
+    /// Exit code, 128 + signal after a signal.
+    pub exit_code: i32,
+    /// The signal, where the runtime tells.
+    pub signal: Option<i32>,
+}
+
+/// What was last seen of a pod that is going or gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Departed {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// The reason of its true condition `DisruptionTarget` (KEP-3329).
+    pub disruption: Option<String>,
+    /// `status.reason`: `Evicted` when the kubelet gave it up.
+    pub reason: Option<String>,
+}
+
+/// How a run ended, as this process saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEnd {
+    /// The runner's word.
+    Outcome(Box<Outcome>),
+    /// No word from the runner: the hook may have ended, be going on, or never have been started. Asking again under the same id tells.
+    Lost {
+        /// When this process first tried to reach the runner.
+        since: Timestamp,
+        /// When it gave up, this time.
+        at: Timestamp,
+        /// The API server did not let us: asking again soon is of no use.
+        denied: bool,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+impl RunEnd {
+    /// What the runner answered, asked at `since` for the first time and `now` for the last.
+    #[must_use]
+    pub fn answer(outcome: Outcome, since: Timestamp, now: Timestamp) -> Self {
+        match &outcome.result {
+            RunResult::Refused { why: Refusal::StillRunning } => {
+                Self::Lost { since, at: now, denied: false, why: "the runner was still at it after its time out".to_owned() }
+            }
+            _ => Self::Outcome(Box::new(outcome)),
+        }
+    }
+}
+
+impl Pod {
+    /// The latest start of a container; `None` when it never ran.
+    #[must_use]
+    pub fn start(&self, container: &str) -> Option<Start> {
+        let status = self.containers.get(container)?;
+        (!status.id.is_empty()).then(|| Start {
+            pod_uid: self.uid.clone(),
+            container_id: status.id.clone(),
+            container: container.to_owned(),
+            restarts: status.restarts,
+            created: self.created,
+            started: status.running_since,
+            revision: self.revision.clone(),
+            ip: self.ip.clone(),
+            rest: BTreeMap::new(),
+        })
+    }
+
+    /// Is it ready, and not on its way out?
+    #[must_use]
+    pub const fn serves(&self) -> bool {
+        self.ready && !self.terminating
+    }
+
+    /// Can a hook run in this container now?
+    #[must_use]
+    pub fn takes_hooks(&self, container: &str) -> bool {
+        !self.terminating && self.containers.get(container).is_some_and(|c| c.running_since.is_some())
+    }
+}

@@ -1,0 +1,33 @@
+//! The names that the guardian claims in other people's objects. They are part of the product's contract: pods that run today were
+//! written with them, so they are never changed, only added to.
+
+/// Prefix of every label and annotation of ours.
+pub const PREFIX: &str = "stateful-guardian.io/";
+
+/// Namespace label: opts the namespace in. The webhooks' `namespaceSelector` reads it.
+pub const ENABLED: &str = "stateful-guardian.io/enabled";
+/// ConfigMap label: this ConfigMap holds a policy.
+pub const POLICY: &str = "stateful-guardian.io/policy";
+/// Key of a policy ConfigMap that holds the policy itself; the other keys are scripts.
+pub const POLICY_KEY: &str = "policy.yaml";
+/// Pod label, written into the template: what the controller watches.
+pub const GUARDED: &str = "stateful-guardian.io/guarded";
+/// Template annotation: the record of what was written and what stood there before.
+pub const INJECTED: &str = "stateful-guardian.io/injected";
+/// StatefulSet annotation: `"false"` takes the set out, at its next template change.
+pub const INJECT: &str = "stateful-guardian.io/inject";
+/// Annotation of a StatefulSet or a namespace, with a reason as its value: nothing is denied there.
+pub const HOLD: &str = "stateful-guardian.io/hold";
+/// StatefulSet annotation: `"true"` lets it be deleted although its policy says `deletion: deny`.
+pub const ALLOW_DELETION: &str = "stateful-guardian.io/allow-deletion";
+
+/// Init container that brings the runner into the pod.
+pub const INIT: &str = "guardian-init";
+/// Init container that runs the policy's `init` hook, with the application's image.
+pub const INIT_HOOK: &str = "guardian-init-hook";
+/// The emptyDir that holds the runner, and its mount's name.
+pub const VOLUME: &str = "guardian";
+/// Where the emptyDir is mounted.
+pub const MOUNT_PATH: &str = "/guardian";
+/// The runner, as a container sees it.
+pub const RUNNER: &str = "/guardian/guardian-hook";

@@ -1,0 +1,234 @@
+//! Rules: what sets them off, what they do, what ends them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_saphyr::Location;
+
+use super::{Check, scalars};
+use crate::policy::problem::Problem;
+use crate::policy::schema::{self, Scalar, Spanned};
+use crate::policy::{Action, Amount, Budget, Condition, MAX_RULES, MAX_TIMEOUT, Resource, Rule, Threshold, Until, yaml};
+use crate::reason;
+
+/// Of what an amount is.
+#[derive(Clone, Copy)]
+enum Measure {
+    Usage(Resource),
+    Metric,
+}
+
+impl Check<'_> {
+    pub(super) fn rules(&mut self, rules: Option<Spanned<Vec<Spanned<schema::Rule>>>>) -> Vec<Rule> {
+        let Some(rules) = rules else { return Vec::new() };
+        if rules.value.len() > MAX_RULES {
+            self.error("rules", rules.referenced, Problem::TooManyRules(rules.value.len()));
+        }
+        if !rules.value.is_empty() {
+            self.later("rules");
+        }
+        let mut names = BTreeSet::new();
+        let rules = rules.value.into_iter().enumerate();
+        rules.filter_map(|(n, rule)| self.rule(&format!("rules[{n}]"), rule.value, &mut names)).collect()
+    }
+
+    fn rule(&mut self, path: &str, rule: schema::Rule, names: &mut BTreeSet<String>) -> Option<Rule> {
+        let at = rule.name.referenced;
+        let name = self.label(format!("{path}.name"), rule.name);
+        if !names.insert(name.clone()) {
+            self.error(format!("{path}.name"), at, Problem::Twice { what: "rule", name: name.clone() });
+        }
+        let when = self.condition(&format!("{path}.when"), rule.when);
+        let until = rule.until.and_then(|until| self.until(&format!("{path}.until"), until, when.as_ref()));
+        self.not_empty(&format!("{path}.do"), &rule.actions);
+        let usage = matches!(when, Some(Condition::Usage { .. }) | None);
+        let actions = rule.actions.value.into_iter().enumerate();
+        let actions = actions.map(|(n, a)| self.action(&format!("{path}.do[{n}]"), a, usage)).collect();
+        let undo = rule.undo.unwrap_or_default().into_iter().enumerate();
+        let undo = undo.map(|(n, undo)| self.task_name(format!("{path}.undo[{n}].run"), undo.run)).collect();
+        let budget = rule.budget.map(|budget| Budget {
+            pods: self.at_least_one(format!("{path}.budget.pods"), &budget.pods),
+            every: self.duration(format!("{path}.budget.every"), Some(budget.every), Duration::ZERO, MAX_TIMEOUT),
+        });
+        Some(Rule { name, when: when?, until, actions, undo, budget })
+    }
+
+    fn condition(&mut self, path: &str, condition: Spanned<schema::Condition>) -> Option<Condition> {
+        let Spanned { value: c, referenced: at } = condition;
+        match (&c.usage, &c.metric, &c.cause) {
+            (Some(_), None, None) | (None, Some(_), None) => self.value(path, at, c),
+            (None, None, Some(_)) => self.cause(path, c),
+            _ => {
+                self.error(path, at, Problem::OneCondition);
+                None
+            }
+        }
+    }
+
+    /// A usage or a metric.
+    fn value(&mut self, path: &str, at: Location, c: schema::Condition) -> Option<Condition> {
+        let keys = [("times", c.times.as_ref().map(|t| t.referenced)), ("within", c.within.as_ref().map(|w| w.referenced))];
+        self.not_here(path, "a usage or a metric", "it counts failures, of which a `cause` speaks", &keys);
+        let during = self.lasting(path, c.during);
+        if let Some(usage) = c.usage {
+            let resource = match usage.value {
+                schema::Resource::Cpu => Resource::Cpu,
+                schema::Resource::Memory => Resource::Memory,
+            };
+            let threshold = self.threshold(path, at, (c.above, c.below), Measure::Usage(resource))?;
+            return Some(Condition::Usage { resource, threshold, during });
+        }
+        let metric = c.metric?;
+        let name = metric.value;
+        if !self.declared.metrics.contains(&name) {
+            let nearest = yaml::nearest(&name, self.declared.metrics.iter().map(String::as_str));
+            let problem = Problem::NoSuch { list: "metrics", name: name.clone(), nearest };
+            self.error(format!("{path}.metric"), metric.referenced, problem);
+        }
+        let number = |amount| match amount {
+            Amount::Absolute(n) | Amount::Percent(n) => n,
+        };
+        let threshold = match self.threshold(path, at, (c.above, c.below), Measure::Metric)? {
+            Threshold::Above(amount) => Threshold::Above(number(amount)),
+            Threshold::Below(amount) => Threshold::Below(number(amount)),
+        };
+        Some(Condition::Metric { name, threshold, during })
+    }
+
+    fn cause(&mut self, path: &str, c: schema::Condition) -> Option<Condition> {
+        let keys = [
+            ("above", c.above.as_ref().map(|v| v.referenced)),
+            ("below", c.below.as_ref().map(|v| v.referenced)),
+            ("for", c.during.as_ref().map(|v| v.referenced)),
+        ];
+        self.not_here(path, "a cause", "a failure has no value; write `times` and `within`", &keys);
+        let causes = c.cause?;
+        self.not_empty(&format!("{path}.cause"), &causes);
+        let mut known = Vec::new();
+        for (n, cause) in causes.value.into_iter().enumerate() {
+            match cause.value.parse::<reason::Start>() {
+                Ok(reason) => known.push(reason),
+                Err(_) => {
+                    let expected = reason::Start::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ");
+                    let problem = Problem::Variant { found: cause.value, expected };
+                    self.error(format!("{path}.cause[{n}]"), cause.referenced, problem);
+                }
+            }
+        }
+        let times = c.times.as_ref().map_or(1, |t| self.at_least_one(format!("{path}.times"), t));
+        if let Some(at) = c.times.filter(|t| t.value > 1).map(|t| t.referenced) {
+            self.needs(format!("{path}.times"), at, c.within.is_some(), "times", "`within`: a time, such as 10m");
+        }
+        let within = c.within.map(|w| self.duration(format!("{path}.within"), Some(w), Duration::ZERO, MAX_TIMEOUT));
+        Some(Condition::Cause { causes: known, times, within })
+    }
+
+    fn until(&mut self, path: &str, until: Spanned<schema::Until>, when: Option<&Condition>) -> Option<Until> {
+        let Spanned { value: u, referenced: at } = until;
+        let during = self.lasting(path, u.during);
+        let (start, measure) = match when? {
+            Condition::Usage { resource, threshold, .. } => (*threshold, Measure::Usage(*resource)),
+            Condition::Metric { threshold: Threshold::Above(n), .. } => (Threshold::Above(Amount::Absolute(*n)), Measure::Metric),
+            Condition::Metric { threshold: Threshold::Below(n), .. } => (Threshold::Below(Amount::Absolute(*n)), Measure::Metric),
+            Condition::Cause { .. } => {
+                let why = "a failure has no value that could come back";
+                self.error(path, at, Problem::NotHere { key: "until", hook: "a cause", why });
+                return None;
+            }
+        };
+        let threshold = self.threshold(path, at, (u.above, u.below), measure)?;
+        let problem = match (start, threshold) {
+            (Threshold::Above(a), Threshold::Below(b)) => exceeds(b, a).then_some(Problem::Overlap("below", "at most")),
+            (Threshold::Below(a), Threshold::Above(b)) => exceeds(a, b).then_some(Problem::Overlap("above", "at least")),
+            (Threshold::Above(_), Threshold::Above(_)) => Some(Problem::OtherSide("below")),
+            (Threshold::Below(_), Threshold::Below(_)) => Some(Problem::OtherSide("above")),
+        };
+        problem.into_iter().for_each(|problem| self.error(path, at, problem));
+        Some(Until { threshold, during })
+    }
+
+    fn threshold(
+        &mut self,
+        path: &str,
+        at: Location,
+        (above, below): (Option<Spanned<Scalar>>, Option<Spanned<Scalar>>),
+        measure: Measure,
+    ) -> Option<Threshold<Amount>> {
+        match (above, below) {
+            (Some(above), None) => self.amount(format!("{path}.above"), above, measure).map(Threshold::Above),
+            (None, Some(below)) => self.amount(format!("{path}.below"), below, measure).map(Threshold::Below),
+            _ => {
+                self.error(path, at, Problem::OneThreshold);
+                None
+            }
+        }
+    }
+
+    fn amount(&mut self, path: String, text: Spanned<Scalar>, measure: Measure) -> Option<Amount> {
+        let found = match measure {
+            Measure::Usage(resource) => scalars::amount(&text.value.0, resource),
+            Measure::Metric => scalars::number(&text.value.0).map(Amount::Absolute),
+        };
+        if found.is_none() {
+            let example = match measure {
+                Measure::Usage(Resource::Cpu) => "a percentage of the limit or a number of cores, such as 85%, 500m or 1.5",
+                Measure::Usage(Resource::Memory) => "a percentage of the limit or a number of bytes, such as 85% or 512Mi",
+                Measure::Metric => "a number, such as 100 or 0.5",
+            };
+            self.error(path, text.referenced, Problem::NotAnAmount(text.value.0, example));
+        }
+        found
+    }
+
+    fn action(&mut self, path: &str, action: Spanned<schema::Action>, usage: bool) -> Action {
+        let at = action.referenced;
+        let hooks = &self.declared.hooks;
+        let (there, what, needed) = match &action.value {
+            schema::Action::Shed => (self.declared.traffic, "shed", "`traffic.services`: which Services stop sending"),
+            schema::Action::Rejoin => (hooks.contains("rejoin"), "rejoin", "`hooks.rejoin`"),
+            schema::Action::Switchover => (hooks.contains("switchover"), "switchover", "`hooks.switchover`"),
+            schema::Action::Freeze => (hooks.contains("freeze"), "freeze", "`hooks.freeze`"),
+            schema::Action::Resize => (usage, "resize", "`usage` in `when`: the resource of which more is given"),
+            schema::Action::Recreate | schema::Action::Run(_) => (true, "", ""),
+        };
+        self.needs(path, at, there, what, needed);
+        match action.value {
+            schema::Action::Shed => Action::Shed,
+            schema::Action::Rejoin => Action::Rejoin,
+            schema::Action::Recreate => Action::Recreate,
+            schema::Action::Resize => Action::Resize,
+            schema::Action::Switchover => Action::Switchover,
+            schema::Action::Freeze => Action::Freeze,
+            schema::Action::Run(task) => Action::Run(self.task_name(format!("{path}.run"), task)),
+        }
+    }
+
+    fn task_name(&mut self, path: String, task: Spanned<String>) -> String {
+        if !self.declared.tasks.contains(&task.value) {
+            let nearest = yaml::nearest(&task.value, self.declared.tasks.iter().map(String::as_str));
+            let problem = Problem::NoSuch { list: "tasks", name: task.value.clone(), nearest };
+            self.error(path, task.referenced, problem);
+        }
+        task.value
+    }
+
+    /// The time `for`; none: at once.
+    fn lasting(&mut self, path: &str, during: Option<Spanned<schema::Time>>) -> Duration {
+        self.duration(format!("{path}.for"), during, Duration::ZERO, MAX_TIMEOUT)
+    }
+
+    fn not_here(&mut self, path: &str, hook: &'static str, why: &'static str, keys: &[(&'static str, Option<Location>)]) {
+        for (key, location) in keys {
+            let Some(location) = location else { continue };
+            self.error(format!("{path}.{key}"), *location, Problem::NotHere { key, hook, why });
+        }
+    }
+}
+
+/// Is `a` more than `b`, where the two can be compared?
+fn exceeds(a: Amount, b: Amount) -> bool {
+    match (a, b) {
+        (Amount::Percent(a), Amount::Percent(b)) | (Amount::Absolute(a), Amount::Absolute(b)) => a > b,
+        _ => false,
+    }
+}

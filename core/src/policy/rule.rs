@@ -1,0 +1,118 @@
+//! What is done when something is observed.
+
+use std::time::Duration;
+
+use crate::reason;
+
+/// When something holds, do this, until something else holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Its name, once in a policy.
+    pub name: String,
+    /// What sets it off.
+    pub when: Condition,
+    /// What ends it; `None`: that `when` holds no more.
+    pub until: Option<Until>,
+    /// What is done, in order; never empty.
+    pub actions: Vec<Action>,
+    /// Tasks that are run once it has ended, in order.
+    pub undo: Vec<String>,
+    /// How many pods it may act on, and how often.
+    pub budget: Option<Budget>,
+}
+
+/// What sets a rule off.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition {
+    /// A container uses this much of a resource.
+    Usage {
+        /// Of which.
+        resource: Resource,
+        /// How much.
+        threshold: Threshold<Amount>,
+        /// For how long without a break.
+        during: Duration,
+    },
+    /// A metric of the policy has this value.
+    Metric {
+        /// Its name.
+        name: String,
+        /// Which value.
+        threshold: Threshold<f64>,
+        /// For how long without a break.
+        during: Duration,
+    },
+    /// A pod has failed in one of these ways.
+    Cause {
+        /// Which.
+        causes: Vec<reason::Start>,
+        /// How often.
+        times: u32,
+        /// Within this time; `None` only when once is enough.
+        within: Option<Duration>,
+    },
+}
+
+/// What ends a rule that a value has set off. The value is the one of [`Rule::when`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Until {
+    /// The bound on the other side. An amount for a usage, else a number.
+    pub threshold: Threshold<Amount>,
+    /// For how long without a break.
+    pub during: Duration,
+}
+
+/// A bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Threshold<T> {
+    /// More than this.
+    Above(T),
+    /// Less than this.
+    Below(T),
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// Percent of the container's limit.
+    Percent(f64),
+    /// In the resource's base unit: cores, or bytes; or a metric's own unit.
+    Absolute(f64),
+}
+
+/// A resource that containers use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// In cores.
+    Cpu,
+    /// In bytes, without what the kernel can take back.
+    Memory,
+}
+
+/// One step of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// No new connections to the pod.
+    Shed,
+    /// Its `rejoin` hook.
+    Rejoin,
+    /// The pod is deleted, and its StatefulSet makes it anew.
+    Recreate,
+    /// More of the resource, in place.
+    Resize,
+    /// The `switchover` hook.
+    Switchover,
+    /// The `freeze` hook.
+    Freeze,
+    /// This task.
+    Run(String),
+}
+
+/// A limit on what a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// At most so many pods,
+    pub pods: u32,
+    /// in so much time.
+    pub every: Duration,
+}

@@ -1,0 +1,75 @@
+//! A label selector, as Kubernetes defines it (`metav1.LabelSelector`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which objects are meant, by their labels. All requirements must hold; none at all means every object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// Labels that must have exactly this value.
+    pub labels: BTreeMap<String, String>,
+    /// Requirements beyond equality.
+    pub requirements: Vec<Requirement>,
+}
+
+/// One entry of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// The label is there and its value is one of these.
+    In(String, BTreeSet<String>),
+    /// The label is absent, or its value is none of these.
+    NotIn(String, BTreeSet<String>),
+    /// The label is there.
+    Exists(String),
+    /// The label is absent.
+    DoesNotExist(String),
+}
+
+impl Selector {
+    /// Does an object with these labels fulfil every requirement?
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value)) && self.requirements.iter().all(|r| r.holds(labels))
+    }
+}
+
+impl Requirement {
+    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self {
+            Self::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
+            Self::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
+            Self::Exists(key) => labels.contains_key(key),
+            Self::DoesNotExist(key) => !labels.contains_key(key),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(values: &[&str]) -> BTreeSet<String> {
+        values.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn requirements_follow_the_rules_of_kubernetes() {
+        let labels = BTreeMap::from([("app".to_owned(), "redis".to_owned())]);
+        let app = || "app".to_owned();
+        let tier = || "tier".to_owned();
+        let cases = [
+            (Requirement::In(app(), set(&["redis", "valkey"])), true),
+            (Requirement::In(app(), set(&["valkey"])), false),
+            (Requirement::In(tier(), set(&["db"])), false),
+            (Requirement::NotIn(app(), set(&["redis"])), false),
+            (Requirement::NotIn(tier(), set(&["db"])), true),
+            (Requirement::Exists(app()), true),
+            (Requirement::Exists(tier()), false),
+            (Requirement::DoesNotExist(app()), false),
+            (Requirement::DoesNotExist(tier()), true),
+        ];
+        for (requirement, expected) in cases {
+            assert_eq!(requirement.holds(&labels), expected, "{requirement:?}");
+        }
+        assert!(Selector::default().matches(&labels), "no requirement selects everything");
+    }
+}
