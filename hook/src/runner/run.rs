@@ -1,0 +1,154 @@
+//! `run`: request -> claim -> process -> outcome.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use rustix::fs::{Mode, unlink};
+use serde::Serialize;
+
+use super::claim::{Claim, Earlier, attach, claim, forget_old};
+use super::clock::{monotonic_ms, realtime_ms};
+use super::files::{Durability, put};
+use super::home::Home;
+use super::request::receive;
+use super::spawn;
+use super::supervise::{Ended, Output, supervise};
+use super::{Environment, stdio};
+use crate::protocol::{
+    ANSWER_AFTER_MS, MAX_TIMEOUT_MS, Outcome, PROTOCOL, Program, Refusal, Request, RunResult, Tail, valid_run_id,
+};
+
+/// Answers on standard output. The exit status is 0 whenever there is an answer: how the hook ended is in it.
+pub(super) fn run(home: &Home, env: &Environment) -> u8 {
+    // The caller may be gone at any time; the hook goes on.
+    spawn::catch_signals();
+    let answer = match receive::<Request>(home) {
+        Err(why) => line(&refused("", why)),
+        Ok((request, _)) => match fault(&request) {
+            Some(message) => line(&refused(&request.run_id, Refusal::BadRequest { message })),
+            None => start_or_attach(home, env, &request),
+        },
+    };
+    stdio::print(&answer);
+    0
+}
+
+fn fault(request: &Request) -> Option<String> {
+    if !valid_run_id(&request.run_id) {
+        return Some("runId must be 1 to 100 of A-Z a-z 0-9 . _ - with no dot in front".into());
+    }
+    if request.timeout_ms == 0 || request.timeout_ms > MAX_TIMEOUT_MS {
+        return Some(format!("timeoutMs must be 1 to {MAX_TIMEOUT_MS}"));
+    }
+    let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    request.env.keys().find(bad).map(|name| format!("{name:?} cannot name a variable"))
+}
+
+fn start_or_attach(home: &Home, env: &Environment, request: &Request) -> Vec<u8> {
+    forget_old(home);
+    match claim(home, &request.run_id, &note(request)) {
+        Err(e) => line(&refused(&request.run_id, Refusal::Unwritable { message: e.to_string() })),
+        Ok(Claim::Ours(held)) => {
+            let answer = line(&carry_out(home, env, request));
+            // The process has run: that its outcome cannot be kept must not hide it from whoever listens now.
+            if let Err(e) = record(home, &request.run_id, &answer) {
+                super::complain(&e);
+            }
+            drop(held);
+            answer
+        }
+        Ok(Claim::Taken) => {
+            let end = monotonic_ms() + request.timeout_ms + ANSWER_AFTER_MS;
+            match attach(home, &request.run_id, end) {
+                Earlier::Outcome(answer) => answer,
+                Earlier::Interrupted => line(&unstarted(&request.run_id, RunResult::Interrupted)),
+                Earlier::Alive => line(&refused(&request.run_id, Refusal::StillRunning)),
+            }
+        }
+    }
+}
+
+fn carry_out(home: &Home, env: &Environment, request: &Request) -> Outcome {
+    let mut env = env.clone();
+    env.extend(request.env.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())));
+    let script = home.run_script(&request.run_id);
+    let argv: Vec<&[u8]> = match &request.program {
+        Program::Command(argv) => argv.iter().map(String::as_bytes).collect(),
+        Program::Script { text, .. } => {
+            if let Err(e) = put(&script, text.as_bytes(), Mode::from_raw_mode(0o755), Durability::Cached) {
+                return unstarted(&request.run_id, RunResult::NotStarted { message: e.to_string() });
+            }
+            [script.as_bytes()].into()
+        }
+    };
+    let outcome = match spawn::Program::new(&argv, &env) {
+        Err(result) => unstarted(&request.run_id, result),
+        Ok(program) => outcome(&request.run_id, supervise(&program, request.timeout_ms, Output::Kept)),
+    };
+    if matches!(request.program, Program::Script { .. }) {
+        let _ = unlink(script);
+    }
+    outcome
+}
+
+/// The outcome of a process.
+pub(super) fn outcome(run_id: &str, ended: Ended) -> Outcome {
+    Outcome {
+        version: PROTOCOL,
+        run_id: run_id.into(),
+        result: ended.result,
+        duration_ms: ended.duration_ms,
+        stdout: ended.stdout,
+        stderr: ended.stderr,
+        survivors: ended.survivors,
+    }
+}
+
+pub(super) fn unstarted(run_id: &str, result: RunResult) -> Outcome {
+    Outcome {
+        version: PROTOCOL,
+        run_id: run_id.into(),
+        result,
+        duration_ms: 0,
+        stdout: Tail::default(),
+        stderr: Tail::default(),
+        survivors: 0,
+    }
+}
+
+fn refused(run_id: &str, why: Refusal) -> Outcome {
+    unstarted(run_id, RunResult::Refused { why })
+}
+
+/// One line of JSON.
+pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
+    // Only strings and numbers: this cannot fail. An empty line is no outcome, which the reader counts as unknown.
+    let mut bytes = serde_json::to_vec(message).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// Keeps an outcome for whoever asks later.
+pub(super) fn record(home: &Home, run_id: &str, outcome: &[u8]) -> Result<(), String> {
+    put(&home.outcome(run_id), outcome, Mode::from_raw_mode(0o644), Durability::Synced)
+        .map_err(|e| format!("the outcome of {run_id} cannot be kept: {e}"))
+}
+
+/// What a person finds in the claim.
+fn note(request: &Request) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Note<'a> {
+        hook: &'a str,
+        pid: i32,
+        claimed_ms: u64,
+        timeout_ms: u64,
+    }
+    line(&Note {
+        hook: &request.hook,
+        pid: rustix::process::getpid().as_raw_pid(),
+        claimed_ms: realtime_ms(),
+        timeout_ms: request.timeout_ms,
+    })
+}

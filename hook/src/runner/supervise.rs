@@ -1,0 +1,244 @@
+//! One process and all it leaves behind: output read without ever blocking it, killed at the deadline, nothing left when this returns.
+//!
+//! The runner is a child subreaper: a descendant that loses its parent becomes the runner's child, `setsid` or not, and never a child of the
+//! application's process 1, which may take it for one of its own.
+
+use alloc::vec::Vec;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::io::{Errno, read};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process, pidfd_open, set_child_subreaper, wait,
+};
+
+use super::clock::{monotonic_ms, pause, timespec};
+use super::files::{errno_in_words, read_start};
+use super::spawn::{Program, Streams, catch_signals, take_termination};
+use super::tail::Keep;
+use crate::protocol::{RunResult, Tail};
+
+/// The longest wait for an event, in milliseconds: how late a SIGTERM is passed on that came just before the wait, and how long a zombie lies.
+const TICK_MS: u64 = 200;
+
+/// The same where the kernel has no pidfd (before 5.3), so that the end of a process is noticed by looking.
+const BLIND_TICK_MS: u64 = 10;
+
+/// How long to go on killing what is left, in milliseconds. A killed process is gone in microseconds, unless the kernel holds it (a dead disk), it
+/// belongs to another user, or it is one of thousands.
+const KILL_MS: u64 = 5_000;
+
+/// How long to read what the dead have written, in milliseconds: a pipe holds at most 1 MiB. Only a survivor could go on writing.
+const DRAIN_MS: u64 = 1_000;
+
+/// What a pipe holds by default, so that one read empties it.
+const PIECE: usize = 64 * 1024;
+
+/// Where output goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// To the runner's own streams.
+    Passed,
+    /// Into the tails.
+    Kept,
+}
+
+/// How it ended.
+pub(super) struct Ended {
+    pub(super) result: RunResult,
+    pub(super) duration_ms: u64,
+    pub(super) stdout: Tail,
+    pub(super) stderr: Tail,
+    /// Descendants that could not be killed.
+    pub(super) survivors: u32,
+}
+
+/// Runs a program to its end, or for at most `timeout_ms`.
+pub(super) fn supervise(program: &Program, timeout_ms: u64, output: Output) -> Ended {
+    catch_signals();
+    let started = monotonic_ms();
+    // Refused by no kernel since 3.4; without it a stray grandchild goes to process 1, which no care here could prevent.
+    let _ = set_child_subreaper(Some(getpid()));
+    match start(program, output) {
+        Err(result) => Ended { result, duration_ms: 0, stdout: Tail::default(), stderr: Tail::default(), survivors: 0 },
+        Ok(mut child) => {
+            let result = child.attend(started.saturating_add(timeout_ms));
+            let survivors = kill_descendants();
+            child.drain();
+            let [stdout, stderr] = child.pipes.map(|p| p.keep.tail());
+            Ended { result, duration_ms: monotonic_ms() - started, stdout, stderr, survivors }
+        }
+    }
+}
+
+fn start(program: &Program, output: Output) -> Result<Child, RunResult> {
+    if output == Output::Passed {
+        return Ok(Child::new(program.spawn(&Streams::Inherited)?, [None, None]));
+    }
+    let pipe = || {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+        Ok((reader, writer))
+    };
+    let failed = |e| RunResult::NotStarted { message: errno_in_words(e) };
+    let (out, out_writer) = pipe().map_err(failed)?;
+    let (err, err_writer) = pipe().map_err(failed)?;
+    let pid = program.spawn(&Streams::Captured(out_writer.as_fd(), err_writer.as_fd()))?;
+    Ok(Child::new(pid, [Some(out), Some(err)]))
+}
+
+struct Child {
+    pid: Pid,
+    /// Readable once the process has ended.
+    pidfd: Option<OwnedFd>,
+    pipes: [Pipe; 2],
+    piece: Vec<u8>,
+}
+
+struct Pipe {
+    /// None at its end.
+    fd: Option<OwnedFd>,
+    keep: Keep,
+}
+
+impl Child {
+    fn new(pid: Pid, fds: [Option<OwnedFd>; 2]) -> Self {
+        Self {
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
+            pipes: fds.map(|fd| Pipe { fd, keep: Keep::default() }),
+            piece: alloc::vec![0; PIECE],
+        }
+    }
+
+    /// Until the process ends or the deadline comes.
+    fn attend(&mut self, deadline: u64) -> RunResult {
+        loop {
+            if let Reaped::Watched(status) = reap(Some(self.pid)) {
+                return ended(status);
+            }
+            if take_termination() {
+                let _ = kill_process(self.pid, Signal::TERM);
+            }
+            let left = deadline.saturating_sub(monotonic_ms());
+            if left == 0 {
+                return RunResult::TimedOut;
+            }
+            let tick = if self.pidfd.is_some() { TICK_MS } else { BLIND_TICK_MS };
+            self.wait(left.min(tick));
+            for pipe in &mut self.pipes {
+                pipe.read(&mut self.piece);
+            }
+        }
+    }
+
+    fn wait(&self, ms: u64) {
+        let open = self.pipes.iter().filter_map(|p| p.fd.as_ref());
+        let mut fds: Vec<_> = open.chain(&self.pidfd).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let _ = poll(&mut fds, Some(&timespec(ms)));
+    }
+
+    /// What was written and not yet read. Nobody writes any more, so an empty pipe is a finished one, though a stranger may hold it open.
+    fn drain(&mut self) {
+        let end = monotonic_ms() + DRAIN_MS;
+        for pipe in &mut self.pipes {
+            while pipe.read(&mut self.piece) && monotonic_ms() < end {}
+        }
+    }
+}
+
+impl Pipe {
+    /// Whether there was something to read.
+    fn read(&mut self, piece: &mut [u8]) -> bool {
+        let Some(fd) = &self.fd else { return false };
+        match read(fd, &mut *piece) {
+            Ok(0) => self.fd = None,
+            Ok(n) => self.keep.push(piece.get(..n).unwrap_or_default()),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return false,
+            Err(_) => self.fd = None,
+        }
+        true
+    }
+}
+
+enum Reaped {
+    /// The one that was asked for ended so.
+    Watched(WaitStatus),
+    /// Children are there, none has ended.
+    Alive,
+    /// No child is left.
+    None,
+}
+
+/// Takes away all children that have ended, up to the watched one.
+fn reap(watched: Option<Pid>) -> Reaped {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if Some(pid) == watched => return Reaped::Watched(status),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) => return Reaped::Alive,
+            Err(_) => return Reaped::None,
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> RunResult {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => RunResult::Exited { code },
+        (_, Some(signal)) => RunResult::Signaled { signal },
+        _ => RunResult::Unknown,
+    }
+}
+
+/// Kills and reaps until no child is left, and returns how many are.
+///
+/// Only direct children are killed: their process ids cannot be taken by others before they are reaped here. Their own children become ours as
+/// they die, so each round goes one generation down.
+fn kill_descendants() -> u32 {
+    let end = monotonic_ms() + KILL_MS;
+    loop {
+        if matches!(reap(None), Reaped::None) {
+            return 0;
+        }
+        let children = children();
+        if monotonic_ms() >= end {
+            return u32::try_from(children.len()).unwrap_or(u32::MAX).max(1);
+        }
+        for pid in &children {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        await_end(children.first().copied());
+    }
+}
+
+/// A moment, or less if the process ends.
+fn await_end(pid: Option<Pid>) {
+    match pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) {
+        Some(fd) => {
+            let _ = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timespec(BLIND_TICK_MS)));
+        }
+        None => pause(1),
+    }
+}
+
+/// The processes whose parent is this one, from `/proc`.
+fn children() -> Vec<Pid> {
+    let Ok(proc) = open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return Vec::new();
+    };
+    let own = getpid().as_raw_pid();
+    let entries = rustix::fs::Dir::new(proc).into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str().ok()?.parse::<i32>().ok());
+    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
+}
+
+/// The fourth field of `/proc/PID/stat` (proc_pid_stat(5)). The second, the name, may hold spaces and brackets.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = read_start(alloc::format!("/proc/{pid}/stat"), 512).ok()?;
+    let after_name = stat.rsplit(|b| *b == b')').next()?;
+    let mut fields = after_name.split(|b| *b == b' ').filter(|f| !f.is_empty());
+    core::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+}

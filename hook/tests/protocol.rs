@@ -1,0 +1,149 @@
+//! The JSON of the protocol is final: pods keep old runners for months, so every line here must stay as it is.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+use std::collections::BTreeMap;
+
+use guardian_hook::protocol::{
+    Chained, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome, PROTOCOL, Program, Refusal, Request,
+    RunResult, SpecError, StopReason, Tail, frame, valid_reason, valid_run_id,
+};
+
+fn request() -> Request {
+    Request {
+        version: PROTOCOL,
+        pod_uid: "8f3c".into(),
+        run_id: "rejoin-8f3c-1".into(),
+        hook: "rejoin".into(),
+        program: Program::Script { name: "rejoin.sh".into(), text: "#!/bin/sh\n".into() },
+        env: BTreeMap::from([("GUARDIAN_REASON".into(), "Crash".into())]),
+        timeout_ms: 60_000,
+    }
+}
+
+fn outcome(result: RunResult) -> Outcome {
+    Outcome {
+        version: PROTOCOL,
+        run_id: "r".into(),
+        result,
+        duration_ms: 12,
+        stdout: Tail::default(),
+        stderr: Tail::default(),
+        survivors: 0,
+    }
+}
+
+fn installed(script: &str) -> Installed {
+    let hook = InPodHook {
+        program: Program::Script { name: "init.sh".into(), text: script.into() },
+        timeout_ms: 30_000,
+        env: BTreeMap::new(),
+        on_failure: OnFailure::Block,
+    };
+    Installed {
+        format: 1,
+        service: "redis".into(),
+        set: "redis-sts".into(),
+        hooks: BTreeMap::from([("init".into(), hook)]),
+        chained: Some(Chained::Exec(vec!["true".into()])),
+        reason_wait_ms: 500,
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}
+
+#[test]
+fn a_request_is_written_as_it_always_was() {
+    let script = r##"{"version":1,"podUid":"8f3c","runId":"rejoin-8f3c-1","hook":"rejoin","program":{"script":{"name":"rejoin.sh","text":"#!/bin/sh\n"}},"env":{"GUARDIAN_REASON":"Crash"},"timeoutMs":60000}"##;
+    assert_eq!(json(&request()), script);
+    assert_eq!(json(&Program::Command(vec!["redis-cli".into(), "ping".into()])), r#"{"command":["redis-cli","ping"]}"#);
+}
+
+#[test]
+fn an_outcome_is_written_as_it_always_was() {
+    let text = r#"{"version":1,"runId":"r","result":{"kind":"exited","code":3},"durationMs":12,"stdout":{"text":"","dropped":0},"stderr":{"text":"","dropped":0}}"#;
+    assert_eq!(json(&outcome(RunResult::Exited { code: 3 })), text);
+    let table = [
+        (RunResult::Signaled { signal: 9 }, r#"{"kind":"signaled","signal":9}"#),
+        (RunResult::TimedOut, r#"{"kind":"timedOut"}"#),
+        (RunResult::NotFound { what: "x".into() }, r#"{"kind":"notFound","what":"x"}"#),
+        (RunResult::NotExecutable { what: "x".into() }, r#"{"kind":"notExecutable","what":"x"}"#),
+        (RunResult::NotStarted { message: "x".into() }, r#"{"kind":"notStarted","message":"x"}"#),
+        (RunResult::Interrupted, r#"{"kind":"interrupted"}"#),
+        (
+            RunResult::Refused { why: Refusal::OtherPod { uid: "x".into() } },
+            r#"{"kind":"refused","why":{"kind":"otherPod","uid":"x"}}"#,
+        ),
+        (
+            RunResult::Refused { why: Refusal::UnsupportedVersion { asked: 2, supported: 1 } },
+            r#"{"kind":"refused","why":{"kind":"unsupportedVersion","asked":2,"supported":1}}"#,
+        ),
+        (RunResult::Refused { why: Refusal::StillRunning }, r#"{"kind":"refused","why":{"kind":"stillRunning"}}"#),
+    ];
+    for (result, text) in table {
+        assert_eq!(json(&result), text);
+        assert_eq!(serde_json::from_str::<RunResult>(text).unwrap(), result);
+    }
+}
+
+#[test]
+fn what_a_newer_side_adds_is_no_error() {
+    let newer = r#"{"version":1,"runId":"r","result":{"kind":"paused","at":1},"durationMs":1,"later":[]}"#;
+    assert_eq!(serde_json::from_str::<Outcome>(newer).unwrap().result, RunResult::Unknown);
+    let newer = r#"{"kind":"refused","why":{"kind":"tooBusy","load":3}}"#;
+    assert_eq!(serde_json::from_str::<RunResult>(newer).unwrap(), RunResult::Refused { why: Refusal::Unknown });
+    let newer = r#"{"version":1,"podUid":"u","runId":"r","hook":"h","program":{"command":["x"]},"timeoutMs":1,"priority":"low"}"#;
+    assert!(serde_json::from_str::<Request>(newer).is_ok());
+}
+
+#[test]
+fn a_reason_and_its_answer_are_written_as_they_always_were() {
+    let reason = StopReason { version: 1, pod_uid: "u".into(), reason: "ScaleIn".into(), env: BTreeMap::new() };
+    assert_eq!(json(&reason), r#"{"version":1,"podUid":"u","reason":"ScaleIn","env":{}}"#);
+    assert_eq!(json(&Noted { version: 1, refused: None }), r#"{"version":1}"#);
+}
+
+#[test]
+fn the_hooks_of_a_pod_are_written_as_they_always_were() {
+    let text = r##"{"format":1,"service":"redis","set":"redis-sts","hooks":{"init":{"program":{"script":{"name":"init.sh","text":"#!/bin/sh\n"}},"timeoutMs":30000,"env":{},"onFailure":"block"}},"chained":{"exec":["true"]},"reasonWaitMs":500}"##;
+    assert_eq!(json(&installed("#!/bin/sh\n")), text);
+    assert_eq!(json(&Chained::Sleep { seconds: 5 }), r#"{"sleep":{"seconds":5}}"#);
+}
+
+#[test]
+fn the_hooks_of_a_pod_survive_their_encoding_and_are_bounded() {
+    let value = installed("#!/bin/sh\necho $(HOME) $$\n").encode().unwrap();
+    assert!(!value.contains('$'));
+    assert_eq!(Installed::decode(value.as_bytes()).unwrap(), installed("#!/bin/sh\necho $(HOME) $$\n"));
+    assert!(installed(&"x".repeat(64 * 1024)).encode().is_ok());
+    let quotes = installed(&"\"".repeat(64 * 1024)).encode();
+    assert!(matches!(quotes, Err(SpecError::TooLarge { bytes }) if bytes > MAX_SPEC));
+    let mut other = installed("");
+    other.format = 2;
+    assert!(matches!(Installed::decode(other.encode().unwrap().as_bytes()), Err(SpecError::Format(2))));
+    assert!(matches!(Installed::decode(b"%%"), Err(SpecError::Encoding(_))));
+    assert!(matches!(Installed::decode(b"e30="), Err(SpecError::Content(_))));
+}
+
+#[test]
+fn a_frame_is_its_length_and_its_json() {
+    let bytes = frame(&request()).unwrap();
+    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
+    assert_eq!(length, bytes.len() - 4);
+    assert_eq!(serde_json::from_slice::<Request>(&bytes[4..]).unwrap(), request());
+    assert!(frame(&"x".repeat(MAX_REQUEST)).is_err());
+}
+
+#[test]
+fn names_of_runs_and_reasons_are_file_names_and_words() {
+    for id in ["a", "rejoin-8f3c-1", "A.b_c-9", "x".repeat(100).as_str()] {
+        assert!(valid_run_id(id), "{id}");
+    }
+    for id in ["", ".", "..", ".hidden", "a/b", "a b", "ä", "a\n", "x".repeat(101).as_str()] {
+        assert!(!valid_run_id(id), "{id}");
+    }
+    assert!(valid_reason("ScaleIn"));
+    assert!(!valid_reason("") && !valid_reason("Scale In") && !valid_reason("x".repeat(65).as_str()));
+}
