@@ -1,0 +1,69 @@
+//! A claimed attempt becomes a request to the runner.
+
+use std::collections::BTreeMap;
+
+use guardian_core::ledger::State;
+use guardian_core::lifecycle::{Observed, Pod};
+use guardian_core::policy::Policy;
+use guardian_hook::protocol::{PROTOCOL, Request};
+
+use crate::controller::exec::Order;
+
+/// What is to be asked for a run that the ledger has open; `None` when its hook is not in the policy any more.
+pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id: &str) -> Option<Order> {
+    let run = state.runs.get(run_id)?;
+    let episode = state.episodes.get(&run.episode)?;
+    let hook = match run.hook.as_str() {
+        "rejoin" => policy.hooks.rejoin.as_ref()?,
+        _ => return None,
+    };
+    let set = &observed.set;
+    let me = episode.ordinal;
+    let names = |ready: bool| peers(observed, me, ready);
+    let ip = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
+    let text = |value: Option<&String>| value.cloned().unwrap_or_default();
+    let of_guardian = [
+        ("GUARDIAN_HOOK", run.hook.clone()),
+        ("GUARDIAN_NAMESPACE", observed.namespace.clone()),
+        ("GUARDIAN_SET", set.name.clone()),
+        ("GUARDIAN_POD", run.pod.clone()),
+        ("GUARDIAN_ORDINAL", me.map(|n| n.to_string()).unwrap_or_default()),
+        ("GUARDIAN_SERVICE", set.service.clone()),
+        ("GUARDIAN_REASON", episode.reason.clone()),
+        ("GUARDIAN_RUN_ID", run_id.to_owned()),
+        ("GUARDIAN_ATTEMPT", run.attempt.to_string()),
+        ("GUARDIAN_REPLICAS", set.ordinals.len().to_string()),
+        ("GUARDIAN_PEERS", names(false)),
+        ("GUARDIAN_READY_PEERS", names(true)),
+        ("GUARDIAN_OLD_IP", text(episode.old_ip.as_ref())),
+        ("GUARDIAN_NEW_IP", text(ip.as_ref())),
+    ];
+    let mut env: BTreeMap<String, String> = hook.env.clone();
+    env.extend(of_guardian.map(|(name, value)| (name.to_owned(), value)));
+    Some(Order {
+        namespace: observed.namespace.clone(),
+        pod: run.pod.clone(),
+        container: run.container.clone(),
+        request: Request {
+            version: PROTOCOL,
+            pod_uid: run.pod_uid.clone(),
+            run_id: run_id.to_owned(),
+            hook: run.hook.clone(),
+            program: hook.program.clone(),
+            env,
+            timeout_ms: run.timeout_ms,
+        },
+    })
+}
+
+/// DNS names of the other pods of the set, by ordinal, separated by spaces: all that it is meant to have, or those that are ready.
+fn peers(observed: &Observed, me: Option<u32>, only_ready: bool) -> String {
+    let set = &observed.set;
+    let is_ready = |ordinal: &u32| observed.pods.get(ordinal).is_some_and(Pod::serves);
+    let others = set.ordinals.clone().filter(|ordinal| Some(*ordinal) != me && (!only_ready || is_ready(ordinal)));
+    let dns = |ordinal| match set.service.as_str() {
+        "" => format!("{}-{ordinal}", set.name),
+        service => format!("{}-{ordinal}.{service}.{}.svc", set.name, observed.namespace),
+    };
+    others.map(dns).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,253 @@
+//! Asks the runner in a pod to carry out one run, and waits for its outcome.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use guardian_core::names;
+use guardian_hook::protocol::{MAX_OUTCOME, Outcome, PROTOCOL, Request, RunResult, Tail, frame};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::api::{AttachParams, AttachedProcess};
+use kube::{Api, Client};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+/// How long the connection to a container may take: API server and kubelet each have a few seconds for it on a busy node.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long beyond the hook's own time out the runner may take to kill what it started, to reap it and to answer.
+const SLACK: Duration = Duration::from_secs(20);
+/// How long the output may lag behind the status: both come over one connection.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Most bytes that are read of the runner's standard output: one line of outcome, and as much again of a misplaced message.
+const MAX_STDOUT: usize = 2 * MAX_OUTCOME;
+/// Most bytes that are read of its standard error: a few sentences.
+const MAX_STDERR: usize = 4 * 1024;
+/// Size of the pipe to the runner's standard input: fewer, larger frames on the wire.
+const STDIN_PIPE: usize = 64 * 1024;
+
+/// One run, addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod. The request carries the uid that is meant.
+    pub pod: String,
+    /// The container in which it runs.
+    pub container: String,
+    /// What the runner is asked.
+    pub request: Request,
+}
+
+/// No outcome. Whether the run was started is not known, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The API server does not let us.
+    #[error("no right to exec in the pod")]
+    Denied(#[source] kube::Error),
+    /// The exec was not begun, as far as we know.
+    #[error("no connection to the container")]
+    Unreachable(#[source] kube::Error),
+    /// Nobody answered in time.
+    #[error("no answer from the runner within {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The connection ended without a word on how the runner ended.
+    #[error("the connection to the runner was lost")]
+    Cut,
+    /// The runner, or what was in its place, ended without an outcome.
+    #[error("the runner ended without an outcome: {0}")]
+    NoOutcome(String),
+    /// The request cannot be sent.
+    #[error("the request is too large")]
+    Request(#[from] guardian_hook::protocol::FrameError),
+}
+
+/// Carries out runs in pods. The same run id may be asked for as often as one likes: it is started once.
+pub trait Exec: Send + Sync {
+    /// Asks for one run and waits for its outcome.
+    fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>>;
+}
+
+/// The runner in a real pod, through `pods/exec`.
+pub struct PodExec {
+    client: Client,
+}
+
+impl PodExec {
+    /// Through this client.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+impl Exec for PodExec {
+    fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>> {
+        Box::pin(async move {
+            let limit = CONNECT + Duration::from_millis(order.request.timeout_ms) + SLACK;
+            timeout(limit, converse(self.client.clone(), order)).await.unwrap_or(Err(ExecError::Silent(limit)))
+        })
+    }
+}
+
+async fn converse(client: Client, order: &Order) -> Result<Outcome, ExecError> {
+    let message = frame(&order.request)?;
+    let pods: Api<Pod> = Api::namespaced(client, &order.namespace);
+    let params = AttachParams {
+        container: Some(order.container.clone()),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+        max_stdin_buf_size: Some(STDIN_PIPE),
+        ..AttachParams::default()
+    };
+    let connecting = pods.exec(&order.pod, [names::RUNNER, "run"], &params);
+    let process = match timeout(CONNECT, connecting).await {
+        Ok(Ok(process)) => process,
+        Ok(Err(error)) => return Err(refused(error)),
+        Err(_) => return Err(ExecError::Silent(CONNECT)),
+    };
+    let spoken = listen(process, &message).await?;
+    spoken.outcome(&order.request.run_id)
+}
+
+/// What came from the runner.
+struct Spoken {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    status: Status,
+}
+
+/// Sends the request and reads to the end. Only the status tells that it is the end: the streams may close early, late, or never.
+async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, ExecError> {
+    let status = process.take_status().ok_or(ExecError::Cut)?;
+    let mut stdin = process.stdin();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let (out, err) = (process.stdout(), process.stderr());
+    let status = {
+        let talk = async {
+            // The pipe stays open to the end: with the older protocol, to close it is to hang up. A failure shows in the status.
+            let send = async {
+                if let Some(stdin) = &mut stdin {
+                    let _ = stdin.write_all(message).await;
+                }
+            };
+            tokio::join!(send, drain(out, &mut stdout, MAX_STDOUT), drain(err, &mut stderr, MAX_STDERR))
+        };
+        let (mut talk, mut status) = (std::pin::pin!(talk), std::pin::pin!(status));
+        tokio::select! {
+            status = &mut status => {
+                let _ = timeout(DRAIN, talk).await;
+                status
+            }
+            _ = &mut talk => status.await,
+        }
+    };
+    let status = status.ok_or(ExecError::Cut)?;
+    Ok(Spoken { stdout, stderr, status })
+}
+
+/// Reads to the end, and keeps the first `most` bytes.
+async fn drain(reader: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize) {
+    let Some(mut reader) = reader else { return };
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = reader.read(&mut buffer).await {
+        let room = most.saturating_sub(kept.len());
+        kept.extend(buffer.iter().take(n.min(room)));
+    }
+}
+
+impl Spoken {
+    fn outcome(&self, run_id: &str) -> Result<Outcome, ExecError> {
+        let text = String::from_utf8_lossy(&self.stdout);
+        let outcome = text.lines().rev().find_map(|line| serde_json::from_str::<Outcome>(line).ok());
+        match outcome {
+            Some(outcome) if outcome.run_id == run_id || outcome.run_id.is_empty() => Ok(outcome),
+            Some(other) => Err(ExecError::NoOutcome(format!("it answered for run {:?}", other.run_id))),
+            None if self.is_missing() => Ok(missing(run_id)),
+            None => Err(ExecError::NoOutcome(self.complaint())),
+        }
+    }
+
+    /// The runtime could not find the runner, so nothing was started. Container runtimes tell it in words only.
+    fn is_missing(&self) -> bool {
+        let message = self.status.message.as_deref().unwrap_or_default();
+        message.contains("no such file or directory") || message.contains("executable file not found")
+    }
+
+    fn complaint(&self) -> String {
+        let stderr = String::from_utf8_lossy(&self.stderr);
+        let said = stderr.lines().rfind(|line| !line.trim().is_empty());
+        let said = said.or(self.status.message.as_deref()).unwrap_or("it said nothing");
+        said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect()
+    }
+}
+
+fn missing(run_id: &str) -> Outcome {
+    Outcome {
+        version: PROTOCOL,
+        run_id: run_id.to_owned(),
+        result: RunResult::NotFound { what: names::RUNNER.to_owned() },
+        duration_ms: 0,
+        stdout: Tail::default(),
+        stderr: Tail::default(),
+        survivors: 0,
+    }
+}
+
+fn refused(error: kube::Error) -> ExecError {
+    match &error {
+        kube::Error::Api(status) if status.code == 403 => ExecError::Denied(error),
+        _ => ExecError::Unreachable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spoken(stdout: &str, stderr: &str, message: &str) -> Spoken {
+        let status = Status { message: Some(message.into()), ..Status::default() };
+        Spoken { stdout: stdout.into(), stderr: stderr.into(), status }
+    }
+
+    const EXITED: &str = r#"{"version":1,"runId":"r-1","result":{"kind":"exited","code":3},"durationMs":5}"#;
+
+    #[test]
+    fn the_outcome_is_the_last_line_that_is_one() {
+        let spoken = spoken(&format!("a login banner\n{EXITED}\n\n"), "", "");
+        assert_eq!(spoken.outcome("r-1").unwrap().result, RunResult::Exited { code: 3 });
+    }
+
+    #[test]
+    fn an_answer_for_another_run_is_no_outcome() {
+        let error = spoken(EXITED, "", "").outcome("r-2").unwrap_err();
+        assert_eq!(error.to_string(), "the runner ended without an outcome: it answered for run \"r-1\"");
+    }
+
+    #[test]
+    fn a_status_without_an_outcome_is_not_a_success() {
+        let error = spoken("", "panicked\u{1b}[0m\n", "command terminated with exit code 101").outcome("r-1").unwrap_err();
+        assert_eq!(error.to_string(), "the runner ended without an outcome: panicked [0m");
+        assert!(matches!(spoken("", "", "").outcome("r-1"), Err(ExecError::NoOutcome(_))));
+    }
+
+    #[test]
+    fn a_pod_without_a_runner_is_told_at_once() {
+        for message in [
+            "exec: \"/guardian/guardian-hook\": stat /guardian/guardian-hook: no such file or directory",
+            "executable file not found in $PATH",
+        ] {
+            let outcome = spoken("", "", message).outcome("r-1").unwrap();
+            assert_eq!(outcome.result, RunResult::NotFound { what: "/guardian/guardian-hook".into() });
+        }
+    }
+
+    #[tokio::test]
+    async fn output_beyond_the_cap_is_read_and_dropped() {
+        let endless = tokio::io::repeat(b'x').take(5_000_000);
+        let mut kept = Vec::new();
+        drain(Some(endless), &mut kept, 1000).await;
+        assert_eq!(kept.len(), 1000);
+    }
+}

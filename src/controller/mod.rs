@@ -1,0 +1,262 @@
+//! The controller, top to bottom: a change of the cluster names a set; the set is observed; the core decides; what it decides is written
+//! into the ledger in one compare-and-swap; then it is carried out, and its end brings the set here again.
+//!
+//! | module | what |
+//! |---|---|
+//! | `watch`, `observed`, `policies` | what is known of the cluster, and which set a change is about |
+//! | `ledger` | the ledgers, in ConfigMaps |
+//! | `action` | a decision becomes a request |
+//! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
+//! | `record` | what the world is told |
+//! | `lease` | who leads |
+
+mod action;
+mod api;
+mod clock;
+mod exec;
+mod lease;
+mod ledger;
+mod observed;
+mod policies;
+mod queue;
+mod record;
+mod runs;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use guardian_core::lifecycle::{Decision, Held, Observed, Step, decide};
+use guardian_core::policy::Policy;
+use guardian_core::reason;
+use jiff::Timestamp;
+use kube::Client;
+use kube::api::ObjectMeta;
+use kube::runtime::controller::Action;
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use api::ApiError;
+pub use clock::Clock;
+pub use exec::{Exec, ExecError, Order, PodExec};
+pub use lease::LEASE;
+pub use ledger::{LEDGER, StoreError};
+pub use observed::HOLD;
+pub use runs::Bounds;
+
+use ledger::{Ledgers, Stored};
+use observed::StatefulSet;
+use policies::Guard;
+use record::{Metrics, Recorder};
+use runs::Runs;
+use watch::Cluster;
+
+/// Passes that talk to the API server at once: at 5 ms a call they make 3,000 calls a second, more than it should be asked.
+const MAX_PASSES: usize = 16;
+/// Finished runs that wait to be looked at: as many as are under way at most, with room for those of a storm.
+const FINISHED: usize = 1024;
+
+/// What the controller is told.
+#[derive(Clone)]
+pub struct Config {
+    /// Names this process in the Lease and in Events: the name of its pod.
+    pub identity: String,
+    /// Namespace of the Lease: the guardian's own.
+    pub namespace: String,
+    /// How much goes on at once.
+    pub bounds: Bounds,
+    /// What time it is.
+    pub clock: Clock,
+    /// How hooks are run; `None`: by `pods/exec`.
+    pub exec: Option<Arc<dyn Exec>>,
+}
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// Another process leads, or may soon. This one must end.
+    #[error("leadership lost: {0}")]
+    LeadershipLost(String),
+    /// The registry has metrics of these names already.
+    #[error("cannot register the controller's metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The stream of changes ended, which it never does.
+    #[error("the watches ended")]
+    WatchesEnded,
+}
+
+/// One StatefulSet, by namespace and name: the key of the queue.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct SetKey {
+    namespace: String,
+    name: String,
+}
+
+impl SetKey {
+    fn of(metadata: &ObjectMeta) -> Option<Self> {
+        Some(Self { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
+    }
+}
+
+/// Runs until `shutdown`, or until it must not go on. First it waits until it leads.
+///
+/// # Errors
+/// When leadership is lost: the process has to end, since what it knows may be out of date.
+pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: CancellationToken) -> Result<(), ControllerError> {
+    let metrics = Metrics::new(metrics)?;
+    let client = api::bounded(client);
+    let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
+    let mut leadership = tokio::select! {
+        leadership = acquiring => leadership,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    metrics.leader.set(1);
+    let ended = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
+        () = lead(client, config, metrics) => Err(ControllerError::WatchesEnded),
+    };
+    if ended.is_ok() {
+        leadership.release().await;
+    }
+    ended
+}
+
+/// Watches, decides and acts.
+async fn lead(client: Client, config: Config, metrics: Metrics) {
+    let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
+    let (cluster, writers) = Cluster::new();
+    let context = Arc::new(Context {
+        cluster: Arc::new(cluster),
+        runs: Runs::new(exec, config.clock.clone(), config.bounds),
+        ledgers: Ledgers::new(client.clone()),
+        recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
+        clock: config.clock,
+        passes: Semaphore::new(MAX_PASSES),
+        failures: queue::Failures::default(),
+    });
+    let (finished, finishes) = mpsc::channel(FINISHED);
+    let changes = Arc::clone(&context.cluster).watch(&client, writers);
+    let changes = futures::stream::select(changes, finishes);
+    tokio::join!(context.runs.drive(finished), queue::work(changes, Arc::clone(&context)));
+}
+
+/// What a pass works with.
+struct Context {
+    cluster: Arc<Cluster>,
+    runs: Runs,
+    ledgers: Ledgers,
+    recorder: Recorder,
+    clock: Clock,
+    passes: Semaphore,
+    failures: queue::Failures,
+}
+
+/// One pass over one set. The queue never lets two of one set overlap; nothing here waits for a hook.
+async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Action, PassError> {
+    context.cluster.listed().await.map_err(|_| PassError::Ended)?;
+    let _place = context.passes.acquire().await.map_err(|_| PassError::Ended)?;
+    let Some(key) = SetKey::of(&set.metadata) else {
+        return Ok(Action::await_change());
+    };
+    let Some(observed) = context.cluster.observe(&set, &context.runs) else {
+        context.recorder.forget(&key);
+        return Ok(Action::await_change());
+    };
+    let policy = match context.cluster.guard(&set) {
+        Guard::Policy(policy) => Some(policy),
+        Guard::Nobody => None,
+        Guard::Invalid(why) => {
+            let held = Held { scenario: "", reason: reason::Hold::PolicyInvalid, why };
+            context.recorder.held(&key, &observed, &[held]).await;
+            return Ok(Action::await_change());
+        }
+    };
+    let pass = Pass { context: &context, key: &key, observed: &observed, policy: policy.as_deref() };
+    let done = pass.run().await;
+    if let Err(error) = &done {
+        pass.explain(error).await;
+    }
+    context.recorder.metrics.open_runs.set(i64::try_from(context.runs.open()).unwrap_or(i64::MAX));
+    done
+}
+
+/// Why a pass failed. It is repeated after a pause.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the watches ended")]
+    Ended,
+}
+
+struct Pass<'a> {
+    context: &'a Context,
+    key: &'a SetKey,
+    observed: &'a Observed,
+    policy: Option<&'a Policy>,
+}
+
+impl Pass<'_> {
+    async fn run(&self) -> Result<Action, PassError> {
+        let now = self.context.clock.now();
+        if let Some(remembered) = self.context.ledgers.remembered(self.key) {
+            let decision = decide(self.observed, self.policy, &remembered, now);
+            if decision.steps.is_empty() {
+                return Ok(self.rest(&decision, now).await);
+            }
+        }
+        let stored = self.context.ledgers.load(self.key, &self.observed.set.uid).await?;
+        let decision = decide(self.observed, self.policy, &stored.ledger.state, now);
+        let state =
+            if decision.steps.iter().any(Step::is_written) { self.write(stored, &decision).await? } else { stored.ledger.state };
+        self.context.runs.keep_only(self.key, |id| state.runs.contains_key(id));
+        for run_id in decision.steps.iter().filter_map(Step::starts) {
+            let order = self.policy.and_then(|policy| action::order(self.observed, policy, &state, run_id));
+            order.into_iter().for_each(|order| self.context.runs.hand_over(self.key, order));
+        }
+        let rest = self.rest(&decision, now).await;
+        Ok(if decision.steps.is_empty() { rest } else { Action::requeue(Duration::ZERO) })
+    }
+
+    /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
+    async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<guardian_core::ledger::State, PassError> {
+        stored.ledger.state.set_uid.clone_from(&self.observed.set.uid);
+        for step in &decision.steps {
+            step.apply(&mut stored.ledger);
+        }
+        for record in decision.steps.iter().filter_map(Step::record) {
+            self.context.recorder.announce(self.observed, record).await;
+        }
+        let state = self.context.ledgers.save(self.key, stored).await?;
+        for record in decision.steps.iter().filter_map(Step::record) {
+            self.context.recorder.written(self.key, record);
+        }
+        Ok(state)
+    }
+
+    /// Nothing (more) to do: when to look again.
+    async fn rest(&self, decision: &Decision, now: Timestamp) -> Action {
+        self.context.failures.forget(self.key);
+        self.context.recorder.held(self.key, self.observed, &decision.holds).await;
+        let pause = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        pause.map_or_else(Action::await_change, Action::requeue)
+    }
+
+    /// A failure that lasts until a person acts is told as a hold.
+    async fn explain(&self, error: &PassError) {
+        use guardian_core::ledger::LedgerError;
+        let reason = match error {
+            PassError::Store(StoreError::Ledger(LedgerError::TooNew { .. })) => reason::Hold::LedgerTooNew,
+            PassError::Store(StoreError::Ledger(LedgerError::Full { .. })) => reason::Hold::LedgerFull,
+            PassError::Store(StoreError::Ledger(_)) => reason::Hold::LedgerUnreadable,
+            PassError::Store(StoreError::Api(error)) if error.is_denied() => reason::Hold::Forbidden,
+            PassError::Store(StoreError::Api(_)) | PassError::Ended => return,
+        };
+        let held = Held { scenario: "", reason, why: queue::chain(error) };
+        self.context.recorder.held(self.key, self.observed, &[held]).await;
+    }
+}

@@ -1,0 +1,190 @@
+//! The one place that tells the world: an Event on the pod and on the set, a log line, metrics. The ledger's history has the same record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::{Mutex, PoisonError};
+
+use guardian_core::ledger::{Record, Verdict};
+use guardian_core::lifecycle::{Held, Observed};
+use guardian_core::reason;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use super::SetKey;
+use super::api::call;
+use super::clock::Clock;
+
+/// `reportingController` of our Events.
+const REPORTER: &str = "stateful-guardian.io/controller";
+/// Most bytes of an Event's note (events.k8s.io/v1).
+const MAX_NOTE: usize = 1024;
+
+/// Own metrics of the controller.
+pub(super) struct Metrics {
+    pub(super) leader: IntGauge,
+    pub(super) open_runs: IntGauge,
+    pub(super) reconcile_errors: IntCounter,
+    runs: IntCounterVec,
+    holds: IntCounterVec,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let runs = Opts::new("guardian_hook_runs_total", "Records of hooks, by hook and what came of them");
+        let holds = Opts::new("guardian_holds_total", "Things that were due and not done, by reason, each counted once");
+        let metrics = Self {
+            leader: IntGauge::new("guardian_leader", "1 while this process leads")?,
+            open_runs: IntGauge::new("guardian_open_runs", "Runs of hooks that wait or are under way")?,
+            reconcile_errors: IntCounter::new(
+                "guardian_reconcile_errors_total",
+                "Passes over a set that failed and are repeated",
+            )?,
+            runs: IntCounterVec::new(runs, &["hook", "verdict"])?,
+            holds: IntCounterVec::new(holds, &["reason"])?,
+        };
+        registry.register(Box::new(metrics.leader.clone()))?;
+        registry.register(Box::new(metrics.open_runs.clone()))?;
+        registry.register(Box::new(metrics.reconcile_errors.clone()))?;
+        registry.register(Box::new(metrics.runs.clone()))?;
+        registry.register(Box::new(metrics.holds.clone()))?;
+        Ok(metrics)
+    }
+}
+
+/// Tells.
+pub(super) struct Recorder {
+    client: Client,
+    clock: Clock,
+    identity: String,
+    pub(super) metrics: Metrics,
+    /// The holds that were told and still last.
+    told: Mutex<BTreeMap<SetKey, BTreeSet<(reason::Hold, String)>>>,
+}
+
+/// What an Event says.
+struct Telling<'a> {
+    warning: bool,
+    reason: &'a str,
+    action: &'a str,
+    note: &'a str,
+    /// Names the Event, with its object: the same telling twice is one Event.
+    id: u64,
+}
+
+impl Recorder {
+    pub(super) fn new(client: Client, clock: Clock, identity: String, metrics: Metrics) -> Self {
+        Self { client, clock, identity, metrics, told: Mutex::default() }
+    }
+
+    /// The Events of a record. They come before the ledger is written, under names that follow from the record: whoever dies in between
+    /// comes here again, and makes no second one.
+    pub(super) async fn announce(&self, observed: &Observed, record: &Record) {
+        if matches!(record.verdict, Verdict::Noted | Verdict::Skipped) {
+            return;
+        }
+        let telling = Telling {
+            warning: matches!(record.verdict, Verdict::Failed | Verdict::Retrying),
+            reason: &record.reason,
+            action: &record.hook,
+            note: &record.message,
+            id: hash(&(&record.pod_uid, &record.run, &record.reason, record.verdict.as_str(), record.attempt)),
+        };
+        self.tell(&observed.namespace, &object("v1", "Pod", &record.pod, &record.pod_uid), &telling).await;
+        if record.verdict != Verdict::Retrying {
+            let note = format!("{}: {}", record.pod, record.message);
+            self.tell(&observed.namespace, &about(observed), &Telling { note: &note, ..telling }).await;
+        }
+    }
+
+    /// The log line and the metrics of a record that is in the ledger.
+    pub(super) fn written(&self, set: &SetKey, record: &Record) {
+        self.metrics.runs.with_label_values(&[record.hook.as_str(), record.verdict.as_str()]).inc();
+        tracing::info!(
+            namespace = set.namespace,
+            set = set.name,
+            pod = record.pod,
+            pod_uid = record.pod_uid,
+            hook = record.hook,
+            reason = record.reason,
+            verdict = record.verdict.as_str(),
+            run = record.run,
+            attempt = record.attempt,
+            message = record.message,
+        );
+    }
+
+    /// What is due and not done: each is told once, and again when it has ended and comes back.
+    pub(super) async fn held(&self, set: &SetKey, observed: &Observed, holds: &[Held]) {
+        let now: BTreeSet<_> = holds.iter().map(|held| (held.reason, held.why.clone())).collect();
+        let fresh: Vec<_> = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = if now.is_empty() { told.remove(set) } else { told.insert(set.clone(), now.clone()) };
+            now.difference(&before.unwrap_or_default()).cloned().collect()
+        };
+        for (reason, why) in fresh {
+            self.metrics.holds.with_label_values(&[reason.as_str()]).inc();
+            tracing::warn!(namespace = set.namespace, set = set.name, reason = reason.as_str(), why, "held");
+            let id = hash(&(&observed.set.uid, reason.as_str(), &why));
+            let telling = Telling { warning: true, reason: reason.as_str(), action: "hold", note: &why, id };
+            self.tell(&observed.namespace, &about(observed), &telling).await;
+        }
+    }
+
+    /// Forgets a set that is gone.
+    pub(super) fn forget(&self, set: &SetKey) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
+    }
+
+    /// Makes an Event. It is a courtesy: a failure is logged, and nothing waits for it.
+    async fn tell(&self, namespace: &str, object: &ObjectReference, telling: &Telling<'_>) {
+        let object = ObjectReference { namespace: Some(namespace.to_owned()), ..object.clone() };
+        let name = object.name.as_deref().unwrap_or_default();
+        let mut note = telling.note.to_owned();
+        note.truncate(note.floor_char_boundary(MAX_NOTE));
+        let event = Event {
+            metadata: ObjectMeta { name: Some(format!("{name}.{:016x}", telling.id)), ..ObjectMeta::default() },
+            event_time: Some(MicroTime(self.clock.now())),
+            reporting_controller: Some(REPORTER.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            action: Some(telling.action.to_owned()),
+            reason: Some(telling.reason.to_owned()),
+            note: Some(note),
+            type_: Some(if telling.warning { "Warning" } else { "Normal" }.to_owned()),
+            regarding: Some(object),
+            ..Event::default()
+        };
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        match call("make an Event", api.create(&PostParams::default(), &event)).await {
+            Ok(_) => {}
+            Err(error) if error.code() == Some(409) => {}
+            Err(error) => {
+                tracing::warn!(namespace, reason = telling.reason, error = &error as &dyn std::error::Error, "no Event was made");
+            }
+        }
+    }
+}
+
+fn about(observed: &Observed) -> ObjectReference {
+    object("apps/v1", "StatefulSet", &observed.set.name, &observed.set.uid)
+}
+
+fn object(api_version: &str, kind: &str, name: &str, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}
+
+/// The same for the same value in every process of this build.
+fn hash(value: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

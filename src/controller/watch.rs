@@ -1,0 +1,190 @@
+//! What is known of the cluster, kept current by watches, and which set each change is about.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
+use guardian_core::lifecycle::{Departed, Observed};
+use guardian_core::names;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::reflector::store::{Writer, WriterDropped};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Config, Event};
+use kube::runtime::{WatchStreamExt as _, reflector};
+use kube::{Api, Client, Resource};
+
+use super::SetKey;
+use super::observed::{Namespace, Pod, StatefulSet};
+use super::policies::{Guard, Policies};
+use super::runs::Runs;
+
+/// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
+const WATCH_TIMEOUT: u32 = 45;
+
+/// Most pods whose departure is remembered, of about 150 bytes each: 1.5 MB. Beyond, the reason of a start may be `Unknown`.
+const MAX_DEPARTED: usize = 10_000;
+
+/// The cluster, as far as it concerns us.
+pub(super) struct Cluster {
+    sets: Store<StatefulSet>,
+    pods: Store<Pod>,
+    namespaces: Store<Namespace>,
+    policies: Mutex<Policies>,
+    policies_listed: tokio::sync::watch::Sender<bool>,
+    departed: Mutex<BTreeMap<(String, String), Departed>>,
+}
+
+/// The writing ends, until the watches are begun.
+pub(super) struct Writers {
+    sets: Writer<StatefulSet>,
+    pods: Writer<Pod>,
+    namespaces: Writer<Namespace>,
+}
+
+impl Cluster {
+    pub(super) fn new() -> (Self, Writers) {
+        let (sets, sets_writer) = reflector::store();
+        let (pods, pods_writer) = reflector::store();
+        let (namespaces, namespaces_writer) = reflector::store();
+        let (policies_listed, _) = tokio::sync::watch::channel(false);
+        let (policies, departed) = (Mutex::default(), Mutex::default());
+        let cluster = Self { sets, pods, namespaces, policies, policies_listed, departed };
+        (cluster, Writers { sets: sets_writer, pods: pods_writer, namespaces: namespaces_writer })
+    }
+
+    /// The store of sets, for the queue.
+    pub(super) fn sets(&self) -> Store<StatefulSet> {
+        self.sets.clone()
+    }
+
+    /// Waits until everything was listed once: before, an absence means nothing.
+    pub(super) async fn listed(&self) -> Result<(), WriterDropped> {
+        self.sets.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.namespaces.wait_until_ready().await?;
+        // The sender is ours, so this cannot fail.
+        let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
+        Ok(())
+    }
+
+    /// Watches; yields the sets that have to be looked at.
+    pub(super) fn watch(self: Arc<Self>, client: &Client, writers: Writers) -> impl Stream<Item = SetKey> + use<> {
+        let config = || Config::default().timeout(WATCH_TIMEOUT);
+        let labelled = |label: &str| config().labels(&format!("{label}=true"));
+
+        let sets = events(Api::<StatefulSet>::all(client.clone()), config()).modify(StatefulSet::slim).reflect(writers.sets);
+        let sets = quiet(sets.touched_objects(), "StatefulSets").filter_map(|set| future::ready(SetKey::of(&set.metadata)));
+
+        let seen = Arc::clone(&self);
+        let pods = events(Api::<Pod>::all(client.clone()), labelled(names::GUARDED)).modify(Pod::slim);
+        let pods = pods.inspect_ok(move |event| seen.remember(event)).reflect(writers.pods);
+        let pods = quiet(pods.touched_objects(), "pods").filter_map(|pod| future::ready(pod.set()));
+
+        let namespaces = events(Api::<Namespace>::all(client.clone()), labelled(names::ENABLED)).modify(Namespace::slim);
+        let namespaces = quiet(namespaces.reflect(writers.namespaces).touched_objects(), "namespaces");
+        let namespaces = namespaces.filter_map(|n| future::ready(n.metadata.name));
+
+        let maps = Arc::clone(&self);
+        let policies = quiet(events(Api::<ConfigMap>::all(client.clone()), labelled(names::POLICY)), "policies");
+        let policies = policies.flat_map(move |event| stream::iter(maps.take(event)));
+
+        let whole = stream::select(namespaces, policies);
+        let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
+        stream::select_all([sets.boxed(), pods.boxed(), whole.boxed()])
+    }
+
+    /// One set with its pods and runs; `None` where the guardian has no business.
+    pub(super) fn observe(&self, set: &StatefulSet, runs: &Runs) -> Option<Observed> {
+        let key = SetKey::of(&set.metadata)?;
+        let namespace = self.namespaces.get(&ObjectRef::new(&key.namespace))?;
+        if namespace.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let observed = set.observed(&namespace);
+        let (mut pods, mut departed) = (BTreeMap::new(), BTreeMap::new());
+        for ordinal in set.ordinals() {
+            let name = format!("{}-{ordinal}", key.name);
+            let there = self.pods.get(&ObjectRef::new(&name).within(&key.namespace));
+            if let Some(pod) = there.and_then(|pod| pod.observed(&observed.uid)) {
+                pods.insert(ordinal, pod);
+            }
+            if let Some(before) = self.departed().get(&(key.namespace.clone(), name)) {
+                departed.insert(ordinal, before.clone());
+            }
+        }
+        let (running, ends) = runs.of(&key);
+        if pods.is_empty() && running.is_empty() && ends.is_empty() {
+            return None;
+        }
+        Some(Observed { namespace: key.namespace, set: observed, pods, departed, running, ends })
+    }
+
+    /// The policy of a set.
+    pub(super) fn guard(&self, set: &StatefulSet) -> Guard {
+        self.policies().guard(set)
+    }
+
+    fn sets_of(&self, namespace: &str) -> Vec<SetKey> {
+        let sets = self.sets.state();
+        let keys = sets.iter().filter_map(|set| SetKey::of(&set.metadata));
+        keys.filter(|key| key.namespace == namespace).collect()
+    }
+
+    /// Remembers a pod that goes, for the one that comes.
+    fn remember(&self, event: &Event<Pod>) {
+        let (pod, gone) = match event {
+            Event::Apply(pod) | Event::InitApply(pod) => (pod, false),
+            Event::Delete(pod) => (pod, true),
+            Event::Init | Event::InitDone => return,
+        };
+        let Some(mut now) = pod.departing(gone) else { return };
+        let name = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
+        let mut departed = self.departed();
+        if let Some(before) = departed.get(&name).filter(|before| before.uid == now.uid) {
+            now.disruption = now.disruption.or_else(|| before.disruption.clone());
+            now.reason = now.reason.or_else(|| before.reason.clone());
+        }
+        departed.insert(name, now);
+        if departed.len() > MAX_DEPARTED {
+            departed.pop_first();
+        }
+    }
+
+    /// Takes an event of a policy ConfigMap; yields the namespaces it concerns.
+    fn take(&self, event: Event<ConfigMap>) -> Vec<String> {
+        let complete = matches!(event, Event::InitDone);
+        let concerned = self.policies().take(event);
+        if complete {
+            self.policies_listed.send_replace(true);
+        }
+        concerned
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Policies> {
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn departed(&self) -> MutexGuard<'_, BTreeMap<(String, String), Departed>> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn events<K>(api: Api<K>, config: Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    kube::runtime::watcher(api, config).default_backoff()
+}
+
+/// A watch that fails is made again by itself; it is only told.
+fn quiet<T>(stream: impl Stream<Item = watcher::Result<T>>, what: &'static str) -> impl Stream<Item = T> {
+    stream.filter_map(move |item| {
+        future::ready(match item {
+            Ok(item) => Some(item),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of {what} failed; it is made again");
+                None
+            }
+        })
+    })
+}

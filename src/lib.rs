@@ -1,0 +1,19 @@
+//! stateful-guardian: operator-grade life cycle for a StatefulSet you did not write.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | the subcommands, one file each |
+//! | [`server`] | the HTTPS server of the webhook, and the probes |
+//! | [`webhook`] | the webhook: bytes to bytes |
+//! | [`store`] | what the webhook knows of the cluster |
+//! | [`audit`] | one line a decision |
+//! | [[`controller`]] | watches guarded pods, runs hooks, records |
+//!
+//! Every decision is made in `guardian_core`, which is pure; this crate brings it the facts and carries it out.
+
+pub mod audit;
+pub mod cli;
+pub mod controller;
+pub mod server;
+pub mod store;
+pub mod webhook;

@@ -1,0 +1,106 @@
+//! The webhook: from the bytes of a review to the bytes of its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use guardian_core::admission::{self, Review, Settings, Snapshot, Verdict};
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+
+use crate::audit::{self, Audit};
+use crate::server::{Answer, Handler};
+use crate::store::Store;
+
+/// Path of the mutating webhook.
+const MUTATE: &str = "/mutate";
+/// Path of the validating webhooks. An API server refuses a patch from there.
+const VALIDATE: &str = "/validate";
+
+/// Answers reviews.
+pub struct Webhook {
+    store: Arc<Store>,
+    settings: Settings,
+    audit: Audit,
+    clock: fn() -> Timestamp,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Webhook {
+    /// A webhook over `store`. `clock` is only written down, never acted on.
+    ///
+    /// # Errors
+    /// When `registry` has metrics of these names already.
+    pub fn new(
+        store: Arc<Store>,
+        settings: Settings,
+        audit: Audit,
+        clock: fn() -> Timestamp,
+        registry: &Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let requests = IntCounterVec::new(
+            Opts::new("guardian_admission_requests_total", "Admission requests by decision and reason"),
+            &["decision", "reason"],
+        )?;
+        // From a tenth of a millisecond, which is a full rewrite, to the second that the API server will wait.
+        let buckets = vec![0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("guardian_admission_seconds", "Time from a review's last byte to its decision").buckets(buckets),
+            &["decision"],
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Self { store, settings, audit, clock, requests, seconds })
+    }
+
+    async fn decide(&self, path: &str, review: &Review<'_>) -> Verdict {
+        let judge = |snapshot: &Snapshot| match path {
+            VALIDATE => admission::validate(review, snapshot),
+            _ => admission::judge(review, snapshot, &self.settings),
+        };
+        let mut snapshot = self.store.snapshot();
+        let mut verdict = judge(&snapshot);
+        let mut asked = Vec::new();
+        while let Some(question) = verdict.question.take().filter(|question| !asked.contains(question)) {
+            let Some(better) = self.store.ask(&question, &review.namespace, &snapshot).await else { break };
+            snapshot = Arc::new(better);
+            verdict = judge(&snapshot);
+            asked.push(question);
+        }
+        verdict
+    }
+
+    fn record(&self, review: &Review<'_>, verdict: &Verdict, started: Instant) {
+        let took = started.elapsed();
+        let decision = audit::decision(&verdict.decision);
+        self.requests.with_label_values(&[decision, &format!("{:?}", verdict.reason)]).inc();
+        self.seconds.with_label_values(&[decision]).observe(took.as_secs_f64());
+        self.audit.record(review, verdict, (self.clock)(), took);
+    }
+}
+
+impl Handler for Webhook {
+    fn paths(&self) -> &'static [&'static str] {
+        &[MUTATE, VALIDATE]
+    }
+
+    async fn handle(&self, path: &str, body: Bytes) -> Answer {
+        let started = Instant::now();
+        // An empty store would look like a namespace without policies. The API server takes this for our absence, which is what it is.
+        if let Err(why) = self.store.ready() {
+            return Answer::error(StatusCode::SERVICE_UNAVAILABLE, &why);
+        }
+        let Ok(body) = std::str::from_utf8(&body) else {
+            return Answer::error(StatusCode::BAD_REQUEST, "the body is not UTF-8");
+        };
+        let review = match Review::parse(body) {
+            Ok(review) => review,
+            Err(error) => return Answer::error(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        let verdict = self.decide(path, &review).await;
+        self.record(&review, &verdict, started);
+        Answer::ok(verdict.to_response(&review.uid))
+    }
+}
