@@ -1,0 +1,349 @@
+//! An API server in memory: `core::sim` behind the HTTP that kube speaks, with faults on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream;
+use guardian_core::sim::{Change, EventKind, Key, Refused, Resource, World, has_labels};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use kube::client::Body;
+use serde_json::{Value, json};
+use stateful_guardian::controller::Clock;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::fault::Fault;
+
+/// The server. Clones are the same server.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Mutex<Inner>>,
+    /// The version of the world: watches wait for it.
+    version: watch::Sender<u64>,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Inner {
+    world: World,
+    calls: Vec<Call>,
+    by_number: BTreeMap<usize, Fault>,
+    by_kind: VecDeque<(String, Fault)>,
+}
+
+/// A call that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The process that made it.
+    pub process: String,
+    /// Verb and resource: `PUT configmaps`, `WATCH pods`, `EXEC`.
+    pub kind: String,
+    /// The name of the object, where it is about one.
+    pub name: String,
+}
+
+/// A process that calls: its client, and what is told when it has to die.
+#[derive(Clone)]
+pub struct Process {
+    pub(crate) name: String,
+    pub(crate) api: Api,
+    pub(crate) crash: Arc<Notify>,
+}
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+impl Api {
+    /// An empty cluster.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { inner: Arc::default(), version: watch::channel(0).0, clock }
+    }
+
+    /// A process of this name.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Process {
+        Process { name: name.to_owned(), api: self.clone(), crash: Arc::new(Notify::new()) }
+    }
+
+    /// Reads or changes the world, as the cluster's own parts do; watches see it.
+    pub fn world<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        let mut inner = self.lock();
+        let result = act(&mut inner.world);
+        let version = inner.world.version();
+        drop(inner);
+        self.version.send_if_modified(|seen| std::mem::replace(seen, version) != version);
+        result
+    }
+
+    /// Waits for the next change of the world.
+    pub async fn changed(&self) {
+        // The sender lives as long as this.
+        let _ = self.version.subscribe().changed().await;
+    }
+
+    /// All calls so far, in order.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.lock().calls.clone()
+    }
+
+    /// The call with this number (the first is 0) goes wrong.
+    pub fn fail(&self, number: usize, fault: Fault) {
+        self.lock().by_number.insert(number, fault);
+    }
+
+    /// The next call of this kind goes wrong; several of them add up.
+    pub fn fail_next(&self, kind: &str, fault: Fault) {
+        self.lock().by_kind.push_back((kind.to_owned(), fault));
+    }
+
+    /// Writes a call down; what goes wrong with it?
+    pub(crate) fn enter(&self, call: Call) -> Option<Fault> {
+        let mut inner = self.lock();
+        let number = inner.calls.len();
+        let of_kind = inner.by_kind.iter().position(|(kind, _)| *kind == call.kind);
+        inner.calls.push(call);
+        let of_number = inner.by_number.remove(&number);
+        of_number.or_else(|| inner.by_kind.remove(of_kind?).map(|(_, fault)| fault))
+    }
+
+    /// How long the network takes, this time: 1 to 7 ms, so that calls of several processes overlap in ever other ways.
+    fn latency(&self) -> Duration {
+        Duration::from_millis(1 + self.lock().calls.len() as u64 * 5 % 7)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(&self, asked: &Asked, body: &[u8]) -> Answer {
+        let now = self.clock.now();
+        let object = || serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let result = self.world(|world| match (&asked.method, &asked.key) {
+            (&Method::GET, Some(key)) => world.get(key).cloned(),
+            (&Method::GET, None) => Ok(asked.list(world)),
+            (&Method::POST, None) => {
+                let object = object();
+                let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                world.create(&asked.resource.named(&asked.namespace, &name), object, now).cloned()
+            }
+            (&Method::PUT, Some(key)) => world.update(key, object()).cloned(),
+            (&Method::DELETE, Some(key)) => world.delete(key),
+            _ => Err(Refused { code: 405, reason: "MethodNotAllowed", message: format!("{asked:?}") }),
+        });
+        match result {
+            Ok(value) => json_answer(200, &value),
+            Err(refused) => json_answer(refused.code, &status(refused.code, refused.reason, &refused.message)),
+        }
+    }
+
+    /// A watch: changes as they come, a bookmark and the end when its time is over.
+    fn watch(&self, asked: Asked) -> Answer {
+        struct Watching {
+            api: Api,
+            asked: Asked,
+            seen: u64,
+            versions: watch::Receiver<u64>,
+            end: Instant,
+            over: bool,
+        }
+        let watching = Watching {
+            api: self.clone(),
+            seen: asked.query("resourceVersion").parse().unwrap_or_default(),
+            versions: self.version.subscribe(),
+            end: Instant::now() + Duration::from_secs(asked.query("timeoutSeconds").parse().unwrap_or(290)),
+            over: false,
+            asked,
+        };
+        let lines = stream::unfold(watching, |mut w| async move {
+            loop {
+                if w.over {
+                    return None;
+                }
+                w.versions.borrow_and_update();
+                let changes = w.api.lock().world.changes_since(w.seen).map(<[Change]>::to_vec);
+                let changes = match changes {
+                    Ok(changes) => changes,
+                    Err(gone) => {
+                        w.over = true;
+                        let object = status(gone.code, gone.reason, &gone.message);
+                        return Some((line("ERROR", &object), w));
+                    }
+                };
+                w.seen = changes.last().map_or(w.seen, |change| change.version);
+                let events = changes.iter().filter_map(|c| c.event(&w.asked.resource, &w.asked.namespace, &w.asked.labels));
+                let text: String = events.map(|e| line(EventKind::as_str(e.kind), &e.object)).collect();
+                if !text.is_empty() {
+                    return Some((text, w));
+                }
+                tokio::select! {
+                    _ = w.versions.changed() => {}
+                    () = tokio::time::sleep_until(w.end) => {
+                        w.over = true;
+                        let kind = json!({"metadata": {"resourceVersion": w.seen.to_string()}});
+                        return Some((line("BOOKMARK", &kind), w));
+                    }
+                }
+            }
+        });
+        let frames = futures::StreamExt::map(lines, |text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+        Response::new(StreamBody::new(frames).boxed_unsync())
+    }
+}
+
+impl Process {
+    /// A client of this process.
+    #[must_use]
+    pub fn client(&self) -> kube::Client {
+        let process = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| -> BoxFuture<'static, Result<Answer, std::io::Error>> {
+            let process = process.clone();
+            Box::pin(async move { process.call(request).await })
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// What goes wrong comes before and after the call itself. A caller that dies never hears the answer.
+    async fn call(&self, request: Request<Body>) -> Result<Answer, std::io::Error> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)?;
+        let asked = Asked::read(&head.method, &head.uri);
+        let name = asked.key.as_ref().map(|key| key.name.clone()).unwrap_or_default();
+        let fault = self.api.enter(Call { process: self.name.clone(), kind: asked.kind(), name });
+        tokio::time::sleep(self.api.latency()).await;
+        if fault.is_none_or(Fault::is_carried_out) && !asked.watches {
+            let answer = self.api.carry_out(&asked, &body);
+            if fault.is_none() {
+                tokio::time::sleep(self.api.latency()).await;
+                return Ok(answer);
+            }
+        }
+        match fault {
+            None => Ok(self.api.watch(asked)),
+            Some(fault) => self.suffer(fault).await,
+        }
+    }
+
+    async fn suffer(&self, fault: Fault) -> Result<Answer, std::io::Error> {
+        match fault {
+            Fault::Status(code) => {
+                let mut status = status(code, "", "as the test asked for");
+                if matches!(code, 429 | 503) {
+                    status["details"] = json!({"retryAfterSeconds": 30});
+                }
+                Ok(json_answer(code, &status))
+            }
+            Fault::AnswerLost | Fault::Cut => Err(std::io::ErrorKind::ConnectionReset.into()),
+            Fault::Silence => std::future::pending().await,
+            Fault::CrashBefore | Fault::CrashAfter => {
+                self.crash.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+/// A request, read.
+#[derive(Debug)]
+struct Asked {
+    method: Method,
+    resource: Resource,
+    namespace: String,
+    key: Option<Key>,
+    labels: BTreeMap<String, String>,
+    query: BTreeMap<String, String>,
+    watches: bool,
+}
+
+impl Asked {
+    /// `/api/v1/...` and `/apis/GROUP/VERSION/...`, then `[namespaces/NAMESPACE/]PLURAL[/NAME]`.
+    fn read(method: &Method, uri: &http::Uri) -> Self {
+        let mut path: VecDeque<&str> = uri.path().split('/').filter(|s| !s.is_empty()).collect();
+        let mut next = || path.pop_front().unwrap_or_default().to_owned();
+        let api_version = match next().as_str() {
+            "api" => next(),
+            _ => format!("{}/{}", next(), next()),
+        };
+        let (mut plural, mut name) = (next(), next());
+        let mut namespace = String::new();
+        let further = next();
+        if plural == "namespaces" && !further.is_empty() {
+            namespace = std::mem::take(&mut name);
+            (plural, name) = (further, next());
+        }
+        let resource = Resource::new(&api_version, &plural);
+        let query: BTreeMap<String, String> = pairs(uri.query().unwrap_or_default(), '&').collect();
+        let labels = query.get("labelSelector").map(|s| pairs(s, ',').collect()).unwrap_or_default();
+        Self {
+            method: method.clone(),
+            key: (!name.is_empty()).then(|| resource.named(&namespace, &name)),
+            watches: query.get("watch").is_some_and(|v| v == "true" || v == "1"),
+            resource,
+            namespace,
+            labels,
+            query,
+        }
+    }
+
+    fn query(&self, name: &str) -> &str {
+        self.query.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    fn kind(&self) -> String {
+        let verb = match (&self.method, self.watches, &self.key) {
+            (_, true, _) => "WATCH",
+            (&Method::GET, false, None) => "LIST",
+            (method, ..) => method.as_str(),
+        };
+        format!("{verb} {}", self.resource.plural)
+    }
+
+    fn list(&self, world: &World) -> Value {
+        let items: Vec<_> = world.list(&self.resource, &self.namespace).filter(|o| has_labels(o, &self.labels)).collect();
+        json!({
+            "apiVersion": self.resource.api_version,
+            "kind": "List",
+            "metadata": {"resourceVersion": world.version().to_string()},
+            "items": items,
+        })
+    }
+}
+
+/// `a=b` pairs, percent-encoding undone.
+fn pairs(text: &str, separator: char) -> impl Iterator<Item = (String, String)> {
+    let pairs = text.split(separator).filter_map(|pair| pair.split_once('='));
+    pairs.map(|(key, value)| (decoded(key), decoded(value)))
+}
+
+fn decoded(text: &str) -> String {
+    let mut parts = text.split('%');
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        result.push(u8::from_str_radix(code, 16).map_or('%', char::from));
+        result.push_str(rest);
+    }
+    result
+}
+
+fn line(kind: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": kind, "object": object}))
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": message,
+    })
+}
+
+fn json_answer(code: u16, value: &Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
+    *answer.status_mut() = StatusCode::from_u16(code).expect("a status code");
+    answer
+}

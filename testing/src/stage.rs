@@ -1,0 +1,157 @@
+//! The stage: a cluster, its runners, a clock, and controllers that are started again whenever they end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use guardian_core::sim::Key;
+use jiff::Timestamp;
+use prometheus::Registry;
+use serde_json::Value;
+use stateful_guardian::controller::{Bounds, Clock, Config, run};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Api, Process};
+use crate::fault::Fault;
+use crate::runner::Runner;
+
+/// A policy with a `rejoin` hook that may be tried three times.
+pub const POLICY: &str = "\
+apiVersion: stateful-guardian.io/v1alpha1
+kind: GuardianPolicy
+selector: {matchLabels: {app: redis}}
+hooks:
+  rejoin: {command: [rejoin], timeout: 30s, retries: 2, backoff: 5s}
+";
+
+/// How long anything may take on the stage before the test gives up: longer than every time out and pause of the controller together.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// A cluster to play a story on.
+#[derive(Clone)]
+pub struct Stage {
+    /// The API server.
+    pub api: Api,
+    /// The runners in its pods.
+    pub runner: Runner,
+    clock: Clock,
+    born: Arc<AtomicU64>,
+}
+
+impl Stage {
+    /// An empty cluster, at noon. Call it in a test whose time is paused.
+    #[must_use]
+    pub fn new() -> Self {
+        let clock = Clock::simulated(Timestamp::from_second(1_800_000_000).expect("a time"));
+        let api = Api::new(clock.clone());
+        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default() }
+    }
+
+    /// Plays a script with this many controllers at work. Each has a Lease of its own, so that all of them lead at once.
+    pub async fn play(&self, leaders: usize, script: impl Future<Output = ()>) {
+        let controllers = (0..leaders).map(|n| self.keep_running(n));
+        tokio::select! {
+            _ = futures::future::join_all(controllers) => panic!("the controllers are started for ever"),
+            () = script => {}
+        }
+    }
+
+    /// Plays a script with one controller that dies at the call with this number.
+    pub async fn play_crashed(&self, number: usize, fault: Fault, script: impl Future<Output = ()>) {
+        self.api.fail(number, fault);
+        self.play(1, script).await;
+    }
+
+    /// One controller under a name; when it dies or ends, another takes its place, as a Deployment does.
+    async fn keep_running(&self, n: usize) {
+        let namespace = format!("guardian-{n}");
+        for life in 0.. {
+            let process = self.api.process(&format!("controller-{n}-{life}"));
+            tokio::select! {
+                _ = self.controller(&process, &namespace) => {}
+                () = process.crash.notified() => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// A controller.
+    async fn controller(&self, process: &Process, namespace: &str) {
+        let config = Config {
+            identity: process.name.clone(),
+            namespace: namespace.to_owned(),
+            bounds: Bounds::default(),
+            clock: self.clock.clone(),
+            exec: Some(self.runner.reached_by(process)),
+        };
+        // A controller that loses its Lease ends with an error, and is started again like one that died.
+        let _ = run(process.client(), config, &Registry::new(), CancellationToken::new()).await;
+    }
+
+    /// Waits until something holds of the cluster.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !holds(self) {
+                self.api.changed().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            panic!("never: {what}\nstate {:#}\nhistory {:#?}\ncalls {:#?}", self.state(), self.history(), self.api.calls());
+        }
+    }
+
+    /// Waits until every start is answered and nothing is open.
+    pub async fn until_settled(&self) {
+        self.until("every start is answered", Self::is_settled).await;
+    }
+
+    /// Half an hour passes in which nothing is started and nothing is written but Leases: longer than any pause of the controller.
+    pub async fn assert_silence(&self) {
+        self.assert_silence_for(Duration::from_secs(1800)).await;
+    }
+
+    /// As [`assert_silence`](Self::assert_silence), for as long as you like. What a controller tries and is refused does not count, nor do
+    /// execs within the first second: a pass under way may still ask for an outcome that another controller has written down.
+    pub async fn assert_silence_for(&self, time: Duration) {
+        let execs = || self.api.calls().iter().filter(|call| call.kind == "EXEC").count();
+        let (version, started) = (self.api.world(|world| world.version()), self.runner.started().len());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let asked = execs();
+        tokio::time::sleep(time).await;
+        let written: Vec<Key> = self.api.world(|world| {
+            let changes = world.changes_since(version).expect("nobody forgets");
+            changes.iter().map(|change| change.key.clone()).filter(|key| key.resource.plural != "leases").collect()
+        });
+        assert_eq!(written, [], "nothing is written");
+        assert_eq!(self.runner.started().len(), started, "nothing is started");
+        assert_eq!(execs(), asked, "nobody is asked");
+    }
+
+    /// The time, as Kubernetes writes it.
+    pub(crate) fn now(&self) -> String {
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    pub(crate) fn next_container(&self) -> String {
+        format!("containerd://{:012x}{:052x}", self.born.fetch_add(1, Ordering::Relaxed) + 1, 0)
+    }
+
+    pub(crate) fn create(&self, key: &Key, object: Value) {
+        let now = self.clock.now();
+        self.api.world(|world| world.create(key, object, now).map(drop)).expect("there is none of that name");
+    }
+
+    pub(crate) fn edit(&self, key: &Key, change: impl FnOnce(&mut Value)) {
+        assert!(self.api.world(|world| world.edit(key, change)), "there is no {key:?}");
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Value {
+        self.api.world(|world| world.get(key).cloned()).unwrap_or_default()
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}

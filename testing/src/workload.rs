@@ -1,0 +1,194 @@
+//! A guarded Redis set in the namespace `shop`, and what a kubelet does to its pods.
+
+use guardian_core::names;
+use guardian_core::sim::{Key, Resource};
+use serde_json::{Value, json};
+
+use crate::stage::Stage;
+
+const NAMESPACE: &str = "shop";
+const SET: &str = "redis";
+
+/// The key of an object of the namespace.
+pub(crate) fn key(api_version: &str, plural: &str, name: &str) -> Key {
+    Resource::new(api_version, plural).named(NAMESPACE, name)
+}
+
+impl Stage {
+    /// Opts the namespace in.
+    pub fn enable(&self) {
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"labels": {(names::ENABLED): "true"}},
+        });
+        self.create(&Resource::new("v1", "namespaces").named("", NAMESPACE), namespace);
+    }
+
+    /// Applies a policy.
+    pub fn apply_policy(&self, text: &str) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {(names::POLICY): "true"}},
+            "data": {(names::POLICY_KEY): text},
+        });
+        self.create(&key("v1", "configmaps", "redis-policy"), map);
+    }
+
+    /// Applies the set; its pods run.
+    pub fn apply_set(&self, replicas: u32) {
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": {"app": SET}},
+            "spec": {"replicas": replicas, "serviceName": SET},
+        });
+        self.create(&key("apps/v1", "statefulsets", SET), set);
+        for ordinal in 0..replicas {
+            self.new_pod(ordinal, "r1");
+        }
+    }
+
+    /// A namespace, a policy, a set of two, all at rest.
+    pub fn usual(&self, policy: &str) {
+        self.enable();
+        self.apply_policy(policy);
+        self.apply_set(2);
+    }
+
+    /// An annotation of the set; `None` takes it away.
+    pub fn annotate_set(&self, name: &str, value: Option<&str>) {
+        self.edit(&key("apps/v1", "statefulsets", SET), |set| {
+            set["metadata"]["annotations"] = value.map_or_else(|| json!({}), |value| json!({name: value}));
+        });
+    }
+
+    /// A pod is made, scheduled and started.
+    pub fn new_pod(&self, ordinal: u32, revision: &str) {
+        let set = self.get(&key("apps/v1", "statefulsets", SET));
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "labels": {(names::GUARDED): "true", "controller-revision-hash": revision},
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": SET, "uid": set["metadata"]["uid"], "controller": true,
+                }],
+            },
+            "spec": {"containers": [{"name": SET}]},
+            "status": {"phase": "Pending"},
+        });
+        self.create(&pod_key(ordinal), pod);
+        self.start_container(ordinal);
+    }
+
+    /// The pod is deleted, as `kubectl delete pod` does, and gone a while later.
+    pub async fn delete_pod(&self, ordinal: u32) {
+        let now = self.now();
+        self.edit(&pod_key(ordinal), |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!(now);
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        self.vanish(ordinal);
+    }
+
+    /// The pod is gone from one moment to the next.
+    pub fn vanish(&self, ordinal: u32) {
+        self.api.world(|world| world.delete(&pod_key(ordinal))).expect("the pod is there");
+    }
+
+    /// The container ends; the kubelet waits before it starts it again.
+    pub fn stop_container(&self, ordinal: u32, reason: &str, exit_code: i32) {
+        self.edit(&pod_key(ordinal), |pod| {
+            let status = &mut pod["status"]["containerStatuses"][0];
+            status["lastState"] = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
+            status["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        });
+    }
+
+    /// The kubelet starts the container.
+    pub fn start_container(&self, ordinal: u32) {
+        let (id, now) = (self.next_container(), self.now());
+        self.edit(&pod_key(ordinal), |pod| {
+            let before = pod["status"]["containerStatuses"][0].clone();
+            let restarts = before["restartCount"].as_u64().map_or(0, |n| n + 1);
+            pod["status"] = json!({
+                "phase": "Running",
+                "podIP": format!("10.0.0.{}", 10 + ordinal),
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [{
+                    "name": SET, "containerID": id, "restartCount": restarts,
+                    "state": {"running": {"startedAt": now}},
+                    "lastState": if before["lastState"].is_object() { before["lastState"].clone() } else { json!({}) },
+                }],
+            });
+        });
+    }
+
+    /// The container ends and runs again at once.
+    pub fn restart_container(&self, ordinal: u32, reason: &str, exit_code: i32) {
+        self.stop_container(ordinal, reason, exit_code);
+        self.start_container(ordinal);
+    }
+
+    /// The ledger's state; null when there is none.
+    #[must_use]
+    pub fn state(&self) -> Value {
+        let ledger = self.get(&key("v1", "configmaps", "guardian-ledger-redis"));
+        ledger["data"]["state"].as_str().map_or(Value::Null, |text| serde_json::from_str(text).expect("JSON"))
+    }
+
+    /// Somebody else writes the ledger.
+    pub fn set_state(&self, text: &str) {
+        self.edit(&key("v1", "configmaps", "guardian-ledger-redis"), |map| map["data"]["state"] = json!(text));
+    }
+
+    /// The records of the ledger's history, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Value> {
+        let ledger = self.get(&key("v1", "configmaps", "guardian-ledger-redis"));
+        let text = ledger["data"]["history"].as_str().unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Reason, verdict and attempt of each record, oldest first, without the first starts.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        let word = |record: &Value, name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        let records = self.history().into_iter().filter(|r| r["verdict"] != "Noted");
+        records.map(|r| format!("{} {} {}", word(&r, "reason"), word(&r, "verdict"), r["attempt"])).collect()
+    }
+
+    /// The Events: kind of the object, reason and note.
+    #[must_use]
+    pub fn events(&self) -> Vec<String> {
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.api.world(|world| {
+            let resource = Resource::new("events.k8s.io/v1", "events");
+            let events = world.list(&resource, NAMESPACE);
+            let mut told: Vec<String> = events
+                .map(|e| {
+                    format!("{} {} {}: {}", word(&e["type"]), word(&e["regarding"]["kind"]), word(&e["reason"]), word(&e["note"]))
+                })
+                .collect();
+            told.sort();
+            told
+        })
+    }
+
+    /// Is every running container answered, with nothing open?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let state = self.state();
+        let none = |name: &str| state[name].as_object().is_some_and(serde_json::Map::is_empty);
+        let pods: Vec<Value> = self.api.world(|world| world.list(&Resource::new("v1", "pods"), NAMESPACE).cloned().collect());
+        none("episodes")
+            && none("runs")
+            && pods.iter().all(|pod| {
+                let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                let answered = &state["answered"][name.rsplit('-').next().unwrap_or_default()];
+                let status = &pod["status"]["containerStatuses"][0];
+                !status["state"]["running"].is_object()
+                    || (answered["podUid"] == pod["metadata"]["uid"] && answered["containerId"] == status["containerID"])
+            })
+    }
+}
+
+fn pod_key(ordinal: u32) -> Key {
+    key("v1", "pods", &format!("{SET}-{ordinal}"))
+}
