@@ -1,0 +1,12 @@
+//! What the guardian does in a real cluster. Each test has a namespace of its own; all of them may run at the same time.
+
+#![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
+
+mod admission;
+mod guards;
+mod namespaces;
+mod offline;
+mod policies;
+mod rejoin;
+mod templates;
+mod tutorial;
