@@ -1,0 +1,38 @@
+# Every verb of the project; CI calls only these. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/stateful-guardian
+export PATH := $(cache)/tools/bin:$(PATH)
+
+include e2e/cluster.mk
+
+.PHONY: help build fmt lint deny unit test e2e demo tools
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## All binaries, for development
+	cargo build --workspace --locked
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: tools ## Format, lints, dependencies, one crypto provider
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+	@! cargo tree --workspace --locked --edges normal,build --prefix none | grep -E '^(aws-lc-|openssl |openssl-sys|native-tls)' || { echo "a second crypto provider"; exit 1; }
+
+unit: tools ## Every test that needs no cluster
+	cargo nextest run --workspace --locked --exclude guardian-e2e
+
+e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
+	e2e/run.sh
+
+test: lint unit cluster-test e2e ## Everything that must pass before a change lands
+
+demo: ## From nothing to a killed Redis that rejoins, told on the terminal
+	e2e/demo.sh
+
+tools: ## The cargo plugins that the other verbs call, at pinned versions
+	@e2e/tools.sh $(cache)/tools
