@@ -8,7 +8,7 @@ v=$K8S_VERSION; module=$HERE/kubernetes/$v
 command -v go >/dev/null || die "Go is missing (command go, 1.26.4 or newer): it builds Kubernetes $v"
 # 0.9 GB of binaries; besides, cold caches of Go grow by 4.6 GB of compiled packages and 1.0 GB of modules.
 need_space "$CLUSTER_CACHE" 1000 "the binaries"
-have=$(du -smc "$(go env GOCACHE)" "$(go env GOMODCACHE)" 2>/dev/null | tail -1 | cut -f1)
+have=$({ du -smc "$(go env GOCACHE)" "$(go env GOMODCACHE)" 2>/dev/null || true; } | tail -1 | cut -f1)   # they may not exist yet
 need_space "$(go env GOCACHE)" $((have < 5100 ? 5600 - have : 500)) "Go to build"
 alone build
 export CGO_ENABLED=0
