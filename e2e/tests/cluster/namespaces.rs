@@ -46,7 +46,9 @@ async fn enabling_and_disabling_act_at_the_next_change_of_the_template_and_never
 
         run("disable").await?;
         assert!(ns.api::<RoleBinding>().get_opt("guardian-controller").await?.is_none(), "the rights are gone");
-        ns.kubectl.run(&["rollout", "restart", "statefulset", "late"]).await?.ok()?;
+        // Not a second `rollout restart`: kubectl refuses two within one second, which is how its annotation tells them apart.
+        let touched = json!({"spec": {"template": {"metadata": {"annotations": {"touched": "after disable"}}}}}).to_string();
+        ns.kubectl.run(&["patch", "statefulset", "late", "--type=merge", "--patch", &touched]).await?.ok()?;
         assert!(is_guarded(&ns.kubectl.get("statefulset", "late").await?), "what was written stays and works alone");
         Ok(())
     })
