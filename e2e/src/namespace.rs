@@ -1,7 +1,7 @@
 //! A namespace for one test.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use guardian_core::names;
@@ -25,6 +25,8 @@ pub struct Namespace {
     pub kubectl: Kubectl,
     /// When it was made.
     pub(crate) made: Instant,
+    /// How long its test may take.
+    within: Duration,
 }
 
 /// Runs `body` in a new namespace that the guardian is enabled in.
@@ -42,13 +44,16 @@ pub async fn enabled(name: &str, body: impl AsyncFnOnce(&Namespace) -> Outcome) 
 pub async fn labelled(name: &str, labels: &[(&str, &str)], body: impl AsyncFnOnce(&Namespace) -> Outcome) -> Outcome {
     // With its label from the start: one that is put on later is seen by the API server's own cache only a moment later.
     let all = [(names::ENABLED, "true")].into_iter().chain(labels.iter().copied());
-    let namespace = Namespace::create(name, all).await?;
-    namespace
-        .run(async |namespace| {
-            guardian(&["enable", &namespace.name, "--installation", &installation()]).await?.ok()?;
-            body(namespace).await
-        })
-        .await
+    Namespace::create(name, all).await?.run_enabled(body).await
+}
+
+/// The same, for a test that takes longer than others, which it must have a reason for.
+///
+/// # Errors
+/// What the body gives; what happened in the namespace is printed then.
+pub async fn enabled_within(name: &str, within: Duration, body: impl AsyncFnOnce(&Namespace) -> Outcome) -> Outcome {
+    let namespace = Namespace::create(name, [(names::ENABLED, "true")]).await?;
+    Namespace { within, ..namespace }.run_enabled(body).await
 }
 
 /// The same, in a namespace that the guardian has no business in.
@@ -69,20 +74,30 @@ impl Namespace {
         let wanted = serde_json::from_value(json!({"metadata": {"generateName": format!("e2e-{name}-"), "labels": labels}}))?;
         let made = Api::<v1::Namespace>::all(client.clone()).create(&PostParams::default(), &wanted).await?;
         let name = made.name_any();
-        Ok(Self { client, kubectl: Kubectl { namespace: name.clone() }, name, made: Instant::now() })
+        Ok(Self { client, kubectl: Kubectl { namespace: name.clone() }, name, made: Instant::now(), within: TEST })
+    }
+
+    async fn run_enabled(&self, body: impl AsyncFnOnce(&Self) -> Outcome) -> Outcome {
+        self.run(async |namespace| {
+            guardian(&["enable", &namespace.name, "--installation", &installation()]).await?.ok()?;
+            body(namespace).await
+        })
+        .await
     }
 
     async fn run(&self, body: impl AsyncFnOnce(&Self) -> Outcome) -> Outcome {
-        let end = tokio::time::timeout(TEST, AssertUnwindSafe(body(self)).catch_unwind()).await;
+        let end = tokio::time::timeout(self.within, AssertUnwindSafe(body(self)).catch_unwind()).await;
         if !matches!(end, Ok(Ok(Ok(())))) {
             report(self).await;
         }
         // Not awaited: it takes the namespace controller many seconds, and nobody needs it.
         let delete = Api::<v1::Namespace>::all(self.client.clone()).delete(&self.name, &DeleteParams::background()).await;
         match end {
-            Err(_) => {
-                Err(Failure::NotInTime { what: "the test".to_owned(), within: TEST, last: "it was still running".to_owned() })
-            }
+            Err(_) => Err(Failure::NotInTime {
+                what: "the test".to_owned(),
+                within: self.within,
+                last: "it was still running".to_owned(),
+            }),
             Ok(Err(panic)) => resume_unwind(panic),
             Ok(Ok(result)) => result.and(delete.map(drop).map_err(Failure::from)),
         }

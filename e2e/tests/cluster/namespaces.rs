@@ -93,6 +93,36 @@ async fn guarded_pods_fit_into_a_quota_and_keep_their_class_of_service() -> Outc
     .await
 }
 
+/// A LimitRange fills in what a container does not say, and refuses what it says wrongly: ours say what the hook's container says.
+#[tokio::test]
+async fn guarded_pods_pass_a_limit_range_that_their_own_containers_pass() -> Outcome {
+    namespace::enabled("limit-range", async |ns| {
+        let limits = json!([{
+            "type": "Container",
+            "min": {"cpu": "5m", "memory": "16Mi"},
+            "max": {"cpu": "500m", "memory": "32Mi"},
+            "default": {"cpu": "20m", "memory": "24Mi"},
+            "defaultRequest": {"cpu": "10m", "memory": "20Mi"},
+        }]);
+        let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "range"}, "spec": {"limits": limits}});
+        ns.kubectl.apply_objects(&[range]).await?;
+        let [policy, set] = guarded_application();
+        let mut silent = application("silent", 1);
+        silent["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({});
+        silent["metadata"]["labels"] = json!({"app": "app"});
+        ns.kubectl.apply_objects(&[policy, set, silent]).await?;
+        assert_eq!(init_containers(&ns.ready("app-0").await?).len(), 2);
+        let pod = ns.ready("silent-0").await?;
+        let requests =
+            pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).map(|c| {
+                c.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("memory")).map(|q| q.0.clone())
+            });
+        assert_eq!(requests.collect::<Vec<_>>(), [Some("20Mi".to_owned()), Some("20Mi".to_owned())], "the defaults of the range");
+        Ok(())
+    })
+    .await
+}
+
 fn guarded_application() -> [Value; 2] {
     let text = policy_text("app", "hooks: {init: {script: init.sh}, preStop: {command: ['true']}}");
     let script = "#!/bin/sh\nset -eu\necho \"$GUARDIAN_POD\" > /data/mark\n";

@@ -1,5 +1,11 @@
 //! The guardian itself fails. Nothing else may be tested meanwhile: `make e2e` runs these after the others, one at a time.
 
+#![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
+
+mod pinning;
+mod rotation;
+mod writes;
+
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -172,6 +178,13 @@ async fn webhook_is_back(ns: &Namespace) -> Outcome {
         Ok(())
     })
     .await
+}
+
+/// The image that the webhook writes into templates now.
+async fn init_image(ns: &Namespace) -> Outcome<String> {
+    let written = ns.rehearsed(&application("app-0", 0)).await?;
+    let image = written["spec"]["template"]["spec"]["initContainers"][0]["image"].as_str().map(str::to_owned);
+    image.ok_or_else(|| Failure::Unexpected(format!("no init container in {written}")))
 }
 
 async fn guardian_pods(ns: &Namespace, part: &str) -> Outcome<Vec<Pod>> {
