@@ -1,5 +1,6 @@
 //! `guardian certs`.
 
+use jiff::SignedDuration;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use webhook_certs::{Config, Lives, Published};
@@ -13,7 +14,8 @@ use crate::server::probe::Probe;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   guardian certs                  # goes on for ever, as the Deployment guardian-certs does
-  guardian certs --once           # one pass, for a pipeline")]
+  guardian certs --once           # one pass, for a pipeline
+  guardian certs --leaf-life 720h --ca-life 4320h")]
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
@@ -29,6 +31,15 @@ pub(super) struct Args {
     /// The MutatingWebhookConfiguration and ValidatingWebhookConfiguration whose caBundle is kept
     #[arg(long, default_value = "stateful-guardian", value_name = "NAME")]
     webhooks: String,
+    /// Life of the certificate, renewed at two thirds of it. A third must be longer than a Secret's volume lags: a minute
+    #[arg(long, default_value = "2160h", value_name = "DURATION")]
+    leaf_life: SignedDuration,
+    /// Life of the CA, at least three times that of the certificate
+    #[arg(long, default_value = "8760h", value_name = "DURATION")]
+    ca_life: SignedDuration,
+    /// From the publication of a new CA to the first certificate of it
+    #[arg(long, default_value = "10m", value_name = "DURATION")]
+    settle: SignedDuration,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
@@ -42,8 +53,9 @@ async fn keep(client: kube::Client, args: &Args, shutdown: CancellationToken) ->
         service: args.service.clone(),
         mutating: args.webhooks.clone(),
         validating: args.webhooks.clone(),
-        lives: Lives::default(),
+        lives: Lives { ca: args.ca_life, leaf: args.leaf_life, settle: args.settle },
     };
+    config.lives.check().map_err(|e| ProcessError::Ended(e.to_string()))?;
     if args.once {
         let pass =
             webhook_certs::ensure_once(client, config, process::now()).await.map_err(|e| ProcessError::Ended(e.to_string()))?;
@@ -64,4 +76,24 @@ async fn keep(client: kube::Client, args: &Args, shutdown: CancellationToken) ->
         process::probes(&args.flags, probe, &registry, shutdown.clone()),
     );
     probes
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_lives_that_help_shows_are_the_librarys_own() {
+        let Line { args } = Line::parse_from(["certs"]);
+        let Lives { ca, leaf, settle } = Lives::default();
+        assert_eq!((args.ca_life, args.leaf_life, args.settle), (ca, leaf, settle));
+    }
 }
