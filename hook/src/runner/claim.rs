@@ -10,11 +10,12 @@ use alloc::vec::Vec;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, stat, unlink};
+use serde::{Deserialize, Serialize};
 
 use super::clock::{monotonic_ms, realtime_ms};
 use super::files::{Draft, FileError, Watch, read_whole, sync_directory};
 use super::home::Home;
-use crate::protocol::MAX_OUTCOME;
+use crate::protocol::{MAX_OUTCOME, MAX_REQUEST};
 
 /// How many run ids are remembered: the newest. Beyond that the oldest are forgotten, so that 100 outcomes of at most 1 MiB bound the directory
 /// (typically 100 kB). The controller keeps an id open in its ledger, and asks for it again only while it is among the newest.
@@ -41,7 +42,26 @@ pub(super) enum Earlier {
     Alive,
 }
 
-/// Claims an id, on disk before this returns. `content` is for people.
+/// What a claim says of its run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Note {
+    pub(super) hook: String,
+    pub(super) pid: i32,
+    pub(super) claimed_ms: u64,
+    pub(super) timeout_ms: u64,
+    /// In which life of the container, see [`super::life`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) life: Option<String>,
+}
+
+/// What the claim of an id says; `None` where there is none that can be read.
+pub(super) fn note(home: &Home, run_id: &str) -> Option<Note> {
+    // The name of a hook has no bound but the request's.
+    serde_json::from_slice(&read_whole(&home.claim(run_id), MAX_REQUEST).ok()?).ok()
+}
+
+/// Claims an id, on disk before this returns.
 pub(super) fn claim(home: &Home, run_id: &str, content: &[u8]) -> Result<Claim, FileError> {
     let path = home.claim(run_id);
     let draft = Draft::new(&path, Mode::from_raw_mode(0o644))?;

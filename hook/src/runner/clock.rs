@@ -1,4 +1,4 @@
-//! The two clocks.
+//! The clocks.
 
 use rustix::event::{Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
@@ -6,6 +6,11 @@ use rustix::time::{ClockId, clock_gettime};
 /// Milliseconds of a clock that only goes forward: for deadlines and durations.
 pub(super) fn monotonic_ms() -> u64 {
     read(ClockId::Monotonic)
+}
+
+/// Milliseconds since the kernel started, sleep included: the clock of the start times in `/proc`.
+pub(super) fn boottime_ms() -> u64 {
+    read(ClockId::Boottime)
 }
 
 /// Milliseconds since 1970: for what another process reads later.

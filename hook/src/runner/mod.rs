@@ -6,6 +6,9 @@ mod files;
 mod home;
 mod init;
 mod install;
+mod joined;
+mod life;
+mod proc;
 mod request;
 mod run;
 mod spawn;
@@ -36,6 +39,8 @@ guardian-hook: runs the hooks of stateful-guardian inside a pod
   init      run the init hook of this pod                             (init container guardian-init-hook)
   stop      wait for the reason, run the preStop hook, then the user's own   (lifecycle.preStop)
   reason    read why the pod is being stopped from standard input
+  joined --within DURATION
+            wait until join or rejoin has run in this life of the container, or for so long from its start   (startupProbe)
   run       read one request from standard input, run it once, print its outcome
   version   print the version of this runner and of its protocol
 
@@ -47,9 +52,17 @@ pub fn main(args: &[Vec<u8>], env: &Environment) -> u8 {
     spawn::open_missing_streams();
     let home = Home::of(env);
     let command = args.get(1).map_or(&b""[..], Vec::as_slice);
-    if args.len() > 2 {
-        complain("a command takes no arguments, see guardian-hook --help");
-        return FAULT;
+    match (command, args.get(2..).unwrap_or_default()) {
+        (b"joined", [flag, within]) if flag == b"--within" => return joined::joined(&home, env, within),
+        (b"joined", _) => {
+            complain("joined takes --within DURATION, see guardian-hook --help");
+            return FAULT;
+        }
+        (_, []) => {}
+        _ => {
+            complain("this command takes no arguments, see guardian-hook --help");
+            return FAULT;
+        }
     }
     match command {
         b"install" => install::install(&home, env),

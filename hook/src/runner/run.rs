@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use rustix::fs::{Mode, unlink};
 use serde::Serialize;
 
-use super::claim::{Claim, Earlier, attach, claim, forget_old};
+use super::claim::{Claim, Earlier, Note, attach, claim, forget_old};
 use super::clock::{monotonic_ms, realtime_ms};
 use super::files::{Durability, put};
 use super::home::Home;
+use super::life::Life;
 use super::request::receive;
 use super::spawn;
 use super::supervise::{Ended, Output, supervise};
@@ -47,7 +48,7 @@ fn fault(request: &Request) -> Option<String> {
 
 fn start_or_attach(home: &Home, env: &Environment, request: &Request) -> Vec<u8> {
     forget_old(home);
-    match claim(home, &request.run_id, &note(request)) {
+    match claim(home, &request.run_id, &note(env, request)) {
         Err(e) => line(&refused(&request.run_id, Refusal::Unwritable { message: e.to_string() })),
         Ok(Claim::Ours(held)) => {
             let answer = line(&carry_out(home, env, request));
@@ -135,20 +136,12 @@ pub(super) fn record(home: &Home, run_id: &str, outcome: &[u8]) -> Result<(), St
         .map_err(|e| format!("the outcome of {run_id} cannot be kept: {e}"))
 }
 
-/// What a person finds in the claim.
-fn note(request: &Request) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Note<'a> {
-        hook: &'a str,
-        pid: i32,
-        claimed_ms: u64,
-        timeout_ms: u64,
-    }
+fn note(env: &Environment, request: &Request) -> Vec<u8> {
     line(&Note {
-        hook: &request.hook,
+        hook: request.hook.clone(),
         pid: rustix::process::getpid().as_raw_pid(),
         claimed_ms: realtime_ms(),
         timeout_ms: request.timeout_ms,
+        life: Life::of(env).map(|life| life.id),
     })
 }

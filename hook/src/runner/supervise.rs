@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
@@ -15,7 +15,8 @@ use rustix::process::{
 };
 
 use super::clock::{monotonic_ms, pause, timespec};
-use super::files::{errno_in_words, read_start};
+use super::files::errno_in_words;
+use super::proc;
 use super::spawn::{Program, Streams, catch_signals, take_termination};
 use super::tail::Keep;
 use crate::protocol::{RunResult, Tail};
@@ -32,6 +33,9 @@ const KILL_MS: u64 = 5_000;
 
 /// How long to read what the dead have written, in milliseconds: a pipe holds at most 1 MiB. Only a survivor could go on writing.
 const DRAIN_MS: u64 = 1_000;
+
+/// The field `ppid` of `/proc/PID/stat`.
+const PARENT: usize = 4;
 
 /// What a pipe holds by default, so that one read empties it.
 const PIECE: usize = 64 * 1024;
@@ -224,21 +228,9 @@ fn await_end(pid: Option<Pid>) {
     }
 }
 
-/// The processes whose parent is this one, from `/proc`.
+/// The processes whose parent is this one.
 fn children() -> Vec<Pid> {
-    let Ok(proc) = open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
-        return Vec::new();
-    };
-    let own = getpid().as_raw_pid();
-    let entries = rustix::fs::Dir::new(proc).into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str().ok()?.parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
-}
-
-/// The fourth field of `/proc/PID/stat` (proc_pid_stat(5)). The second, the name, may hold spaces and brackets.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = read_start(alloc::format!("/proc/{pid}/stat"), 512).ok()?;
-    let after_name = stat.rsplit(|b| *b == b')').next()?;
-    let mut fields = after_name.split(|b| *b == b' ').filter(|f| !f.is_empty());
-    core::str::from_utf8(fields.nth(1)?).ok()?.parse().ok()
+    let own = u64::try_from(getpid().as_raw_pid()).ok();
+    let is_child = |pid: &i32| proc::stat("/proc", *pid, PARENT) == own;
+    proc::pids("/proc").into_iter().filter(is_child).filter_map(Pid::from_raw).collect()
 }
