@@ -112,8 +112,8 @@ fn holds(review: &Value, response: &Value, reason: Reason, snapshot: &Snapshot) 
 }
 
 /// Fields that the user may own and the guardian may write.
-const SCALARS: [&str; 4] =
-    ["/terminationGracePeriodSeconds", "/priorityClassName", "/lifecycle/preStop", "/topologySpreadConstraints"];
+const SCALARS: [&str; 5] =
+    ["/terminationGracePeriodSeconds", "/priorityClassName", "/lifecycle/preStop", "/startupProbe", "/topologySpreadConstraints"];
 
 /// Is all of `before` in `after`, ours aside? Items of lists are found by their names.
 fn survives(before: &Value, after: &Value, path: &str, own: &impl Fn(&str) -> bool) -> Result<(), String> {

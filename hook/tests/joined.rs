@@ -99,7 +99,10 @@ fn the_probe_waits_for_the_hook_and_no_longer() {
         proc.run(&pod, &hook("rejoin", "failed", 1));
         proc.run(&pod, &hook("rejoin", "again", 0));
         assert_eq!(said(&probe.wait_with_output().unwrap()), "joined: again ended well in this life of the container\n");
-        assert_eq!(said(&proc.probe(&pod).wait_with_output().unwrap()), "joined: again ended well in this life of the container\n");
+        assert_eq!(
+            said(&proc.probe(&pod).wait_with_output().unwrap()),
+            "joined: again ended well in this life of the container\n"
+        );
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Scalar {
 }
 
 /// Where such a field lies in the template. As text: `spec/priorityClassName`, or for a container, which is found by its name wherever
-/// it stands, `spec/containers/NAME/lifecycle/preStop`.
+/// it stands, `spec/containers/NAME/lifecycle/preStop` or `spec/containers/NAME/startupProbe`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ScalarPath {
@@ -58,6 +58,8 @@ pub enum ScalarPath {
     Spec(String),
     /// `lifecycle.preStop` of the container of this name.
     PreStop(String),
+    /// `startupProbe` of the container of this name.
+    StartupProbe(String),
 }
 
 /// What is to be done with a template.
@@ -174,10 +176,13 @@ pub(super) fn complete(template: &Value, record: &Record) -> bool {
         items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));
     let label = template.pointer("/metadata/labels").and_then(|l| l.get(names::GUARDED)).and_then(Value::as_str) == Some("true");
     let scalars = record.scalars.iter().all(|(path, s)| path.read(template) == s.wrote);
-    let handlers = items(template, "containers").iter().filter(|c| is_our_handler(c)).all(|c| {
-        let name = c.get("name").and_then(Value::as_str).unwrap_or_default();
-        record.scalars.contains_key(&ScalarPath::PreStop(name.to_owned()))
-    });
+    let recorded = |is_ours: fn(&Value) -> bool, path: fn(String) -> ScalarPath| {
+        items(template, "containers").iter().filter(|c| is_ours(c)).all(|c| {
+            let name = c.get("name").and_then(Value::as_str).unwrap_or_default();
+            record.scalars.contains_key(&path(name.to_owned()))
+        })
+    };
+    let handlers = recorded(is_our_handler, ScalarPath::PreStop) && recorded(is_our_probe, ScalarPath::StartupProbe);
     parts && volume && mounted && label && scalars && handlers
 }
 
@@ -198,6 +203,7 @@ pub(super) fn strip(template: &Value, record: Option<&Record>) -> Value {
         }
     }
     strip_pre_stops(&mut editor);
+    strip_probes(&mut editor);
     let (mut user, _) = editor.finish();
     drop_empties(&mut user);
     user
@@ -230,7 +236,7 @@ pub(super) fn drop_empties(template: &mut Value) {
     for list in CONTAINERS {
         for container in template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut).into_iter().flatten() {
             drop_empty_members(container.get_mut("lifecycle"), &["preStop"]);
-            drop_empty_members(Some(container), &["volumeMounts", "lifecycle"]);
+            drop_empty_members(Some(container), &["volumeMounts", "lifecycle", "startupProbe"]);
         }
     }
     let of_spec =
@@ -261,6 +267,25 @@ fn strip_pre_stops(editor: &mut Editor) {
             editor.unset(&["spec", "containers", &at.to_string(), "lifecycle", "preStop"], "exec", 3);
         }
     }
+}
+
+/// The same of our startup probe: where a merge put another handler beside it, what differs from ours is the user's.
+fn strip_probes(editor: &mut Editor) {
+    for at in 0..items(editor.document(), "containers").len() {
+        let Some(container) = items(editor.document(), "containers").get(at).filter(|c| is_our_probe(c)) else { continue };
+        let found = container.get("startupProbe").cloned().unwrap_or_default();
+        let ours = plan::startup_probe();
+        let same = |key: &&String| *key == "exec" || found.get(*key) == ours.get(*key);
+        for key in ours.as_object().into_iter().flat_map(|o| o.keys()).filter(same) {
+            editor.unset(&["spec", "containers", &at.to_string(), "startupProbe"], key, 3);
+        }
+    }
+}
+
+/// Does this container's startup probe run our command, perhaps beside another handler?
+fn is_our_probe(container: &Value) -> bool {
+    let command = container.get("startupProbe").and_then(|p| p.get("exec")).map_or(&[][..], |exec| list(exec, "command"));
+    matches!(command, [runner, joined, ..] if runner == names::RUNNER && joined == "joined")
 }
 
 /// Does this container's preStop run our command, perhaps beside another handler?
@@ -294,15 +319,17 @@ pub(super) fn is_named(item: &Value, name: &str) -> bool {
     item.get("name").and_then(Value::as_str) == Some(name)
 }
 
+fn container<'v>(template: &'v Value, name: &str) -> Option<&'v Value> {
+    items(template, "containers").iter().find(|c| is_named(c, name))
+}
+
 impl ScalarPath {
     /// The value there; `null` for none.
     pub(super) fn read(&self, template: &Value) -> Value {
         let value = match self {
             Self::Spec(field) => template.get("spec").and_then(|s| s.get(field)),
-            Self::PreStop(container) => items(template, "containers")
-                .iter()
-                .find(|c| is_named(c, container))
-                .and_then(|c| c.pointer("/lifecycle/preStop")),
+            Self::PreStop(name) => container(template, name).and_then(|c| c.pointer("/lifecycle/preStop")),
+            Self::StartupProbe(name) => container(template, name).and_then(|c| c.get("startupProbe")),
         };
         value.cloned().unwrap_or_default()
     }
@@ -312,11 +339,13 @@ impl ScalarPath {
         match self {
             Self::Spec(field) if value.is_null() => editor.unset(&["spec"], field, 1),
             Self::Spec(field) => editor.set(&["spec"], field, value),
-            Self::PreStop(container) => {
+            Self::PreStop(container) | Self::StartupProbe(container) => {
                 let found = items(editor.document(), "containers").iter().position(|c| is_named(c, container));
                 let Some(at) = found.map(|at| at.to_string()) else { return };
-                let parent = ["spec", "containers", &at, "lifecycle"];
-                if value.is_null() { editor.unset(&parent, "preStop", 3) } else { editor.set(&parent, "preStop", value) }
+                let whole = ["spec", "containers", &at, "lifecycle"];
+                let (parent, key) =
+                    if matches!(self, Self::PreStop(_)) { (&whole[..], "preStop") } else { (&whole[..3], "startupProbe") };
+                if value.is_null() { editor.unset(parent, key, 3) } else { editor.set(parent, key, value) }
             }
         }
     }
@@ -327,6 +356,7 @@ impl From<ScalarPath> for String {
         match path {
             ScalarPath::Spec(field) => format!("spec/{field}"),
             ScalarPath::PreStop(container) => format!("spec/containers/{container}/lifecycle/preStop"),
+            ScalarPath::StartupProbe(container) => format!("spec/containers/{container}/startupProbe"),
         }
     }
 }
@@ -338,6 +368,7 @@ impl TryFrom<String> for ScalarPath {
         match text.split('/').collect::<Vec<_>>().as_slice() {
             ["spec", field] => Ok(Self::Spec((*field).to_owned())),
             ["spec", "containers", name, "lifecycle", "preStop"] => Ok(Self::PreStop((*name).to_owned())),
+            ["spec", "containers", name, "startupProbe"] => Ok(Self::StartupProbe((*name).to_owned())),
             _ => Err(format!("`{text}` is not the path of a recorded field")),
         }
     }

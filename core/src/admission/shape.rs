@@ -59,6 +59,7 @@ struct Container {
     name: String,
     volume_mounts: Option<Vec<Mount>>,
     lifecycle: Option<Lifecycle>,
+    startup_probe: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Deserialize)]

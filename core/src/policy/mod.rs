@@ -44,6 +44,9 @@ pub const MAX_RETRIES: u32 = 100;
 pub const MAX_RULES: usize = 200;
 /// Time out of a hook that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait of a pod for its `join` or `rejoin`, from the start of its container; then it is ready all the same. A controller answers within
+/// a second, so nearly all of it is for the hook; liveness and readiness probes wait as long.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Pause before the second attempt of a hook that names none; it doubles with each further one.
 pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -230,9 +233,17 @@ pub struct Window {
 }
 
 impl Policy {
-    /// What its author must be told although it is in order: a warning for each path of [`Policy::not_yet_active`].
+    /// What its author must be told although it is in order: a warning for each path of [`Policy::not_yet_active`], and one for what
+    /// waits for something of these.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        self.not_yet_active.iter().map(|path| format!("NotYetActive: {path} is checked, and not acted on by this version"))
+        let waits = self.ready_after.map(|ReadyAfter::Join| {
+            let within = READY_WITHIN.as_secs();
+            format!(
+                "NotYetActive: this version runs no hook at the first start of a pod, so there readyAfter waits its {within} s"
+            )
+        });
+        let later = self.not_yet_active.iter();
+        later.map(|path| format!("NotYetActive: {path} is checked, and not acted on by this version")).chain(waits)
     }
 
     /// Does it guard a StatefulSet with these labels?

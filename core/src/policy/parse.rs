@@ -13,7 +13,9 @@ use sha2::{Digest as _, Sha256};
 use super::problem::{Invalid, PolicyError, Problem};
 use super::schema::{self, Document, Operator, Spanned};
 use super::selector::{Requirement, Selector};
-use super::{API_VERSION, Deletion, Inject, KIND, MAX_POLICY_BYTES, OwnPreStop, Policy, Protect, ReadyAfter, yaml};
+use super::{
+    API_VERSION, Deletion, Hook, Hooks, Inject, KIND, MAX_POLICY_BYTES, OwnPreStop, Policy, Protect, ReadyAfter, When, yaml,
+};
 use crate::names::POLICY_KEY;
 
 /// Reads the `data` of the policy ConfigMap `name`.
@@ -56,7 +58,6 @@ impl Declared {
         let hooks = document.hooks.as_ref();
         let there = |name, there: Option<bool>| there.unwrap_or_default().then_some(name);
         let hooks = [
-            there("join", hooks.map(|h| h.join.is_some())),
             there("rejoin", hooks.map(|h| h.rejoin.is_some())),
             there("position", hooks.map(|h| h.position.is_some())),
             there("switchover", hooks.map(|h| h.switchover.is_some())),
@@ -77,6 +78,7 @@ impl Check<'_> {
     fn policy(&mut self, name: &str, document: Document) -> Policy {
         self.constant("apiVersion", &document.api_version, API_VERSION);
         self.constant("kind", &document.kind, KIND);
+        let ready_after = document.ready_after.as_ref().map(|ready| ready.referenced);
         let mut policy = Policy {
             name: name.to_owned(),
             revision: revision(self.data),
@@ -84,7 +86,9 @@ impl Check<'_> {
             container: document.container.map(|c| self.label("container".to_owned(), c)),
             protect: self.protect(document.protect),
             inject: self.inject(document.inject),
-            ready_after: document.ready_after.map(|r| self.ready_after(&r)),
+            ready_after: document.ready_after.map(|ready| match ready.value {
+                schema::ReadyAfter::Join => ReadyAfter::Join,
+            }),
             hooks: self.hooks(document.hooks),
             role: document.role.map(|r| self.role(r)),
             metrics: self.metrics(document.metrics),
@@ -95,6 +99,7 @@ impl Check<'_> {
             not_yet_active: Vec::new(),
         };
         self.pod_hooks(&policy.hooks);
+        ready_after.into_iter().for_each(|at| self.ready_after(at, &policy.hooks));
         policy.not_yet_active = std::mem::take(&mut self.later);
         policy
     }
@@ -188,13 +193,15 @@ impl Check<'_> {
         }
     }
 
-    fn ready_after(&mut self, ready: &Spanned<schema::ReadyAfter>) -> ReadyAfter {
-        let there = ["join", "rejoin"].iter().any(|hook| self.declared.hooks.contains(hook));
-        self.needs("readyAfter", ready.referenced, there, "readyAfter: join", "`hooks.join` or `hooks.rejoin`");
-        self.later("readyAfter");
-        match ready.value {
-            schema::ReadyAfter::Join => ReadyAfter::Join,
-        }
+    /// The pod waits for its hook: so there must be one, in the container that waits, and the hook must not wait for the pod.
+    fn ready_after(&mut self, at: Location, hooks: &Hooks) {
+        let mut needs = |there, needed| self.needs("readyAfter", at, there, "readyAfter: join", needed);
+        let both: Vec<&Hook> = [&hooks.join, &hooks.rejoin].into_iter().flatten().collect();
+        needs(!both.is_empty(), "`hooks.join` or `hooks.rejoin`");
+        needs(both.iter().all(|hook| hook.when == When::Running), "`when: running` in `hooks.join` and `hooks.rejoin`");
+        let first = both.first().map(|hook| &hook.container);
+        let same = both.iter().all(|hook| Some(&hook.container) == first);
+        needs(same, "the same `container` in `hooks.join` and `hooks.rejoin`: it is the one that waits");
     }
 }
 

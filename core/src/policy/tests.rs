@@ -189,7 +189,7 @@ fn protection_is_read_as_it_is_written() {
 fn hooks_are_read_as_they_are_written() {
     let hooks = accepted(WHOLE).hooks;
     let rejoin = hooks.rejoin.unwrap();
-    assert_eq!((rejoin.on_failure, rejoin.when, rejoin.target), (OnFailure::Recreate, When::Ready, Some(Target::Itself)));
+    assert_eq!((rejoin.on_failure, rejoin.when, rejoin.target), (OnFailure::Recreate, When::Running, Some(Target::Itself)));
     assert_eq!(hooks.bootstrap.unwrap().target, Some(Target::Ordinal(0)));
     assert_eq!(hooks.switchover.unwrap().target, Some(Target::Role("primary".into())));
     assert_eq!(hooks.shutdown.unwrap().target, Some(Target::All));
@@ -250,8 +250,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     let expected = [
         "protect.disruptionBudget",
         "protect.quorum",
-        "readyAfter",
-        "hooks.rejoin.when",
         "hooks.rejoin.onFailure",
         "hooks.position",
         "hooks.restart",
@@ -278,6 +276,10 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     let warnings: Vec<String> = policy.warnings().collect();
     assert_eq!(warnings[0], "NotYetActive: protect.disruptionBudget is checked, and not acted on by this version");
     assert!(warnings.iter().all(|w| w.len() < 200), "the API server cuts longer ones");
+    let waits = "NotYetActive: this version runs no hook at the first start of a pod, so there readyAfter waits its 60 s";
+    assert_eq!(warnings.last().map(String::as_str), Some(waits));
+    let when = accepted(&format!("{HEAD}hooks: {{rejoin: {{command: [a], when: ready}}}}"));
+    assert_eq!(when.not_yet_active, ["hooks.rejoin.when"]);
 
     let active = "protect: {priorityClassName: a, override: true, minReplicas: 1, deletion: deny, spread: [zone], disruptionBudget: false}\n\
         inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: []\ntasks: {}\n\

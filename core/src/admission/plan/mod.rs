@@ -9,6 +9,7 @@ mod init_hook;
 mod init_order;
 mod pre_stop;
 mod priority;
+mod ready_after;
 mod spread;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::names;
 use crate::policy::{Hook, Policy};
 
 pub(super) use pre_stop::handler as pre_stop;
+pub(super) use ready_after::probe as startup_probe;
 
 /// What a policy wants in a template, and what is to be said about it.
 #[derive(Default)]
@@ -82,6 +84,7 @@ pub(super) fn make(cx: &Context<'_>) -> Plan {
         return Plan { wanted: None, warnings: draft.warnings, changes: Vec::new() };
     }
     init_hook::change(cx, &mut draft);
+    ready_after::change(cx, &mut draft);
     grace::change(cx, &installed, &mut draft);
     priority::change(cx, &mut draft);
     spread::change(cx, &mut draft);
@@ -124,7 +127,8 @@ fn write_volume(editor: &mut Editor, wanted: bool) {
 fn write_scalars(editor: &mut Editor, user: &Value, record: Option<&Record>, wanted: Option<&Wanted>) {
     let mut paths: Vec<ScalarPath> = record.iter().flat_map(|r| r.scalars.keys().cloned()).collect();
     let containers = items(editor.document(), "containers").iter().filter_map(|c| c.get("name")?.as_str());
-    paths.extend(containers.map(|name| ScalarPath::PreStop(name.to_owned())));
+    let of_container = |name: &str| [ScalarPath::PreStop(name.to_owned()), ScalarPath::StartupProbe(name.to_owned())];
+    paths.extend(containers.flat_map(of_container));
     paths.extend(wanted.iter().flat_map(|w| w.record.scalars.keys().cloned()));
     paths.sort();
     paths.dedup();
@@ -170,7 +174,8 @@ impl Context<'_> {
     fn check(&self) -> Result<(), String> {
         let hooks = &self.policy.hooks;
         let containers = items(self.template, "containers");
-        let named = [&hooks.init, &hooks.rejoin, &hooks.pre_stop].into_iter().flatten().filter_map(|h| h.container.as_ref());
+        let named =
+            [&hooks.init, &hooks.join, &hooks.rejoin, &hooks.pre_stop].into_iter().flatten().filter_map(|h| h.container.as_ref());
         if let Some(missing) = named.chain(&self.policy.container).find(|name| !containers.iter().any(|c| is_named(c, name))) {
             let policy = &self.policy.name;
             return Err(format!("not guarded: policy {policy} names the container {missing}, which the pod template lacks"));

@@ -69,14 +69,17 @@ fn container(name: &'static str) -> impl Strategy<Value = Value> {
     let mounts = maybe(prop_oneof![Just(json!([])), Just(json!([{"name": "data", "mountPath": "/data"}]))]);
     let lifecycle = maybe(maybe(handler()).prop_map(|h| object(&[("preStop", h), ("postStart", Some(json!({"x": 1})))])));
     let resources = maybe(Just(json!({"limits": {"cpu": "1", "gpu": 1}, "requests": {"memory": "1Gi"}})));
-    (mounts, lifecycle, resources, maybe(unknown()), "[a-z:]{1,8}").prop_map(
-        move |(mounts, lifecycle, resources, unknown, image)| {
+    let probe =
+        maybe(prop_oneof![Just(json!({})), (1..9_u64).prop_map(|n| json!({"exec": {"command": ["up"]}, "periodSeconds": n}))]);
+    (mounts, lifecycle, resources, maybe(unknown()), "[a-z:]{1,8}", probe).prop_map(
+        move |(mounts, lifecycle, resources, unknown, image, probe)| {
             object(&[
                 ("name", Some(json!(name))),
                 ("image", Some(json!(image))),
                 ("volumeMounts", mounts),
                 ("lifecycle", lifecycle),
                 ("resources", resources),
+                ("startupProbe", probe),
                 ("future/~field", unknown),
             ])
         },
@@ -125,7 +128,7 @@ fn template() -> impl Strategy<Value = Value> {
 fn policies() -> impl Strategy<Value = Policy> {
     const ORDERS: [&str; 5] = ["first", "last", "before:proxy", "after:prepare", "after:nobody"];
     const OWN: [&str; 4] = ["", ", ownPreStop: keep", ", ownPreStop: chain", ", ownPreStop: replace"];
-    (0..128_u32, prop::sample::select(&ORDERS[..]), prop::sample::select(&OWN[..])).prop_map(|(n, order, own)| {
+    (0..256_u32, prop::sample::select(&ORDERS[..]), prop::sample::select(&OWN[..])).prop_map(|(n, order, own)| {
         let has = |bit: u32, line: &str| if n & bit == 0 { String::new() } else { line.to_owned() };
         let text = [
             "hooks:\n  rejoin: {command: [rejoin]}\n".to_owned(),
@@ -136,6 +139,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             has(32, "  override: true\n"),
             has(64, "  spread: [zone, kubernetes.io/hostname]\n"),
             has(8, "container: redis\n"),
+            has(128, "readyAfter: join\n"),
         ];
         policy(&text.concat())
     })
