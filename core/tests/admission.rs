@@ -80,6 +80,12 @@ fn holds(review: &Value, response: &Value, reason: Reason, snapshot: &Snapshot) 
     let mut after = before.clone();
     json_patch::patch(&mut after, &serde_json::from_value::<json_patch::Patch>(patch(response)?)?)?;
 
+    // Nothing but the template: the set's other fields are immutable, or none of a policy's business.
+    for operation in patch(response)?.as_array().into_iter().flatten() {
+        let path = operation["path"].as_str().unwrap_or_default();
+        assert!(path == "/spec/template" || path.starts_with("/spec/template/"), "{operation}");
+    }
+
     let own = |path: &str| path.contains("guardian") || SCALARS.iter().any(|scalar| path.ends_with(scalar));
     if !matches!(reason, Reason::Restored | Reason::Removed) {
         survives(before, &after, "", &own)?;
@@ -164,15 +170,15 @@ fn snapshot(path: &Path) -> datatest_stable::Result<Snapshot> {
     let mut snapshot = Snapshot { priority_classes: Some(BTreeSet::new()), ..Snapshot::default() };
     let text = if path.exists() { std::fs::read_to_string(path)? } else { String::new() };
     for document in serde_saphyr::from_multiple::<Document>(&text)? {
-        let Document { kind, metadata: Metadata { name, labels, annotations, deletion_timestamp }, data } = document;
+        let Document { kind, metadata: Metadata { name, namespace, labels, annotations, deletion_timestamp }, data } = document;
         let known = Known { labels, annotations, terminating: deletion_timestamp.is_some() };
         match kind.as_str() {
             "PriorityClass" => drop(snapshot.priority_classes.get_or_insert_default().insert(name)),
-            "StatefulSet" => drop(snapshot.sets.entry("redis".to_owned()).or_default().insert(name, known)),
+            "StatefulSet" => drop(snapshot.sets.entry(namespace).or_default().insert(name, known)),
             "Namespace" => drop(snapshot.namespaces.insert(name, known)),
             "ConfigMap" => {
                 let policy = policy::parse(&name, &data)?;
-                snapshot.policies.entry("redis".to_owned()).or_default().insert(name, Arc::new(policy));
+                snapshot.policies.entry(namespace).or_default().insert(name, Arc::new(policy));
             }
             other => return Err(format!("{}: a {other} is nothing that admission knows", path.display()).into()),
         }
@@ -192,10 +198,17 @@ struct Document {
 #[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
+    #[serde(default = "redis")]
+    namespace: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
     #[serde(default)]
     deletion_timestamp: Option<String>,
+}
+
+/// The namespace of all but a few cases.
+fn redis() -> String {
+    "redis".to_owned()
 }

@@ -5,6 +5,7 @@ mod hostile;
 mod properties;
 mod questions;
 mod reviews;
+mod testdata;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
