@@ -169,8 +169,9 @@ pub(super) fn record(template: &Value) -> Option<Record> {
 
 /// Is everything there that `record` says was written, and nothing of ours besides?
 pub(super) fn complete(template: &Value, record: &Record) -> bool {
-    let ours: Vec<&Value> = items(template, "initContainers").iter().filter(|c| is_our_init(c)).collect();
-    let parts = ours.len() == record.parts.len() && record.parts.keys().all(|part| ours.iter().any(|c| is_named(c, part)));
+    // By name is also their order: the hook comes after its runner, or the pod could never start.
+    let ours = items(template, "initContainers").iter().filter(|c| is_our_init(c)).filter_map(|c| c.get("name")?.as_str());
+    let parts = ours.eq(record.parts.keys().map(String::as_str));
     let volume = owns_volume(template) && items(template, "volumes").iter().any(|v| is_named(v, names::VOLUME));
     let mounted =
         items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));

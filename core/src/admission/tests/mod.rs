@@ -2,6 +2,7 @@
 
 mod guards;
 mod hostile;
+mod left_alone;
 mod properties;
 mod questions;
 mod reviews;
