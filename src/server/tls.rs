@@ -29,9 +29,12 @@ use x509_parser::parse_x509_certificate;
 /// How often the directory is looked at: three files in memory, read in microseconds.
 pub const POLL: Duration = Duration::from_secs(1);
 
-/// Readiness ends this long before the certificate does: long enough for an alert to be read, and by then every renewal
-/// (at two thirds of its life) has failed for weeks.
+/// Readiness ends this long before the certificate does, at most: long enough for an alert to be read, and by then every
+/// renewal (at two thirds of its life) has failed for weeks. See [`SHARE`] for short lives.
 pub const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_hours(1);
+
+/// And no longer than this part of what was left of its life when it was taken: a renewal leaves a third.
+const SHARE: i32 = 12;
 
 /// The oldest version of TLS that is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -132,12 +135,12 @@ impl Certificates {
         self.served.load().as_ref().map(|served| served.not_after)
     }
 
-    /// The check of readiness: there is a certificate, and it holds for [`EXPIRY_MARGIN`] more.
+    /// The check of readiness: there is a certificate, and it does not expire soon.
     pub fn ready(&self, now: Timestamp) -> Result<(), String> {
-        match self.not_after() {
+        match self.served.load().as_deref() {
             None => Err(format!("no certificate yet in {}", self.directory.display())),
-            Some(not_after) if now + EXPIRY_MARGIN >= not_after => {
-                Err(format!("the certificate expires at {not_after}, and no newer one has come"))
+            Some(served) if now >= served.ready_until => {
+                Err(format!("the certificate expires at {}, and no newer one has come", served.not_after))
             }
             Some(_) => Ok(()),
         }
@@ -173,7 +176,8 @@ impl Certificates {
             self.verify_chain(&chain, ca, now)?;
         }
         let key = CertifiedKey::from_der(chain, key, &self.provider).map_err(TlsError::Pair)?;
-        Ok(Served { key: Arc::new(key), not_after, files })
+        let margin = EXPIRY_MARGIN.min(now.duration_until(not_after) / SHARE);
+        Ok(Served { key: Arc::new(key), not_after, ready_until: not_after - margin, files })
     }
 
     fn verify_chain(&self, chain: &[CertificateDer<'static>], ca: &[u8], now: Timestamp) -> Result<(), TlsError> {
@@ -215,6 +219,7 @@ pub enum Look {
 struct Served {
     key: Arc<CertifiedKey>,
     not_after: Timestamp,
+    ready_until: Timestamp,
     files: Files,
 }
 

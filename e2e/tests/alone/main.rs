@@ -187,13 +187,18 @@ async fn init_image(ns: &Namespace) -> Outcome<String> {
     image.ok_or_else(|| Failure::Unexpected(format!("no init container in {written}")))
 }
 
+/// The pods of a part, once all of them are ready: one that is being deleted, after a change of its Deployment, still serves.
 async fn guardian_pods(ns: &Namespace, part: &str) -> Outcome<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(ns.client.clone(), &installation());
-    let list = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name=guardian-{part}"))).await?.items;
-    for pod in &list {
-        is_ready(pod).map_err(|why| Failure::Unexpected(format!("{}: {why}", pod.name_any())))?;
-    }
-    if list.is_empty() { Err(Failure::Unexpected(format!("the guardian has no {part}"))) } else { Ok(list) }
+    let params = ListParams::default().labels(&format!("app.kubernetes.io/name=guardian-{part}"));
+    eventually(&format!("all pods of the {part} are ready"), async || {
+        let list = pods.list(&params).await?.items;
+        for pod in &list {
+            is_ready(pod).map_err(|why| Failure::Unexpected(format!("{}: {why}", pod.name_any())))?;
+        }
+        if list.is_empty() { Err(Failure::Unexpected(format!("the guardian has no {part}"))) } else { Ok(list) }
+    })
+    .await
 }
 
 fn pre_stop_policy() -> serde_json::Value {

@@ -116,3 +116,17 @@ fn readiness_ends_before_the_certificate_does() {
     let error = certificates.ready(ends - EXPIRY_MARGIN).expect_err("too late");
     assert_eq!(error, "the certificate expires at 2030-01-01T00:00:00Z, and no newer one has come");
 }
+
+/// A life that is shorter than the margin must not keep the webhook out of service for all of it.
+#[test]
+fn a_short_lived_certificate_is_ready_for_all_but_the_last_twelfth_of_its_life() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().expect("a directory");
+    authority.leaf(&[NAME], 2030).write(directory.path(), &authority);
+    let certificates = Certificates::new(directory.path(), &[NAME.to_owned()], &Registry::new()).expect("certificates");
+    let ends: Timestamp = "2030-01-01T00:00:00Z".parse().expect("a time");
+    let second = SignedDuration::from_secs(1);
+    certificates.look(ends - second * 60).expect("a pair");
+    assert_eq!(certificates.ready(ends - second * 6), Ok(()));
+    certificates.ready(ends - second * 5).expect_err("too late");
+}
