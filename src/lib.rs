@@ -14,6 +14,7 @@
 pub mod audit;
 pub mod cli;
 pub mod controller;
+mod hand_over;
 pub mod server;
 pub mod store;
 pub mod webhook;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
-use guardian_core::admission::{Known, Question, Snapshot};
+use guardian_core::admission::{HandOver, Known, Question, Snapshot};
 use guardian_core::names;
 use guardian_core::policy::{self, Policy};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -19,12 +20,16 @@ use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use prometheus::{IntCounter, IntGauge, Registry};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+
+use crate::hand_over::{HandOvers, SlimPod};
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
 const WATCH_TIMEOUT: u32 = 45;
-/// How long an admission may wait for the answer to one question. There are three at most, of which a denied scale-in asks all (set,
-/// policies, namespace): 0.9 s of the 2 s that the API server gives us.
+/// How long an admission may wait for the answer to one question, or for what it writes. An eviction that has to wait for a hand-over does
+/// most: it asks for pod, set, namespace and Lease, and makes the Lease, which is 1.5 s of the 2 s that the API server gives us. A denied
+/// scale-in asks for set, policies and namespace: 0.9 s.
 const ANSWER: Duration = Duration::from_millis(300);
 
 type Policies = BTreeMap<String, BTreeMap<String, Arc<Policy>>>;
@@ -37,19 +42,22 @@ pub struct Store {
     classes_complete: AtomicBool,
     policies: IntGauge,
     rejects: IntCounter,
+    hand_overs: HandOvers,
 }
 
 impl Store {
-    /// An empty store. It is not [`ready`](Self::ready) before [`watch`](Self::watch) has listed everything once.
+    /// An empty store of the guardian that is installed in the namespace `installation`. It is not [`ready`](Self::ready) before
+    /// [`watch`](Self::watch) has listed everything once.
     ///
     /// # Errors
     /// When `registry` has metrics of these names already.
-    pub fn new(client: Client, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(client: Client, installation: &str, registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
         let policies = IntGauge::new("guardian_policies", "Policies in force")?;
         let rejects = IntCounter::new("guardian_policy_rejects_total", "Policy ConfigMaps that could not be taken")?;
         registry.register(Box::new(policies.clone()))?;
         registry.register(Box::new(rejects.clone()))?;
         Ok(Arc::new(Self {
+            hand_overs: HandOvers::new(client.clone(), installation),
             client,
             snapshot: ArcSwap::from_pointee(Snapshot { priority_classes: Some(BTreeSet::new()), ..Snapshot::default() }),
             policies_complete: AtomicBool::new(false),
@@ -86,9 +94,33 @@ impl Store {
         }
     }
 
+    /// Deletes what the hand-overs of the past have left, until `shutdown`.
+    pub async fn sweep(&self, clock: impl Fn() -> Timestamp, shutdown: CancellationToken) {
+        self.hand_overs.watch(clock, shutdown).await;
+    }
+
+    /// Writes down that a hand-over begins. Says whether this call did it, and not another one of the same moment; `None` when it could not
+    /// be done in time.
+    pub async fn begin(&self, hand_over: &HandOver, now: Timestamp) -> Option<bool> {
+        match tokio::time::timeout(ANSWER, self.hand_overs.begin(hand_over, now)).await {
+            Ok(Ok(first)) => Some(first),
+            Ok(Err(error)) => {
+                tracing::warn!(holder = hand_over.holder, %error, "the Lease of a hand-over cannot be made");
+                None
+            }
+            Err(_) => {
+                tracing::warn!(holder = hand_over.holder, timeout_ms = ANSWER.as_millis(), "no Lease of a hand-over in time");
+                None
+            }
+        }
+    }
+
     /// `snapshot` with what the API server answers to a question about `namespace` now; `None` when it knows no better, or does not say
     /// in time.
     pub async fn ask(&self, question: &Question, namespace: &str, snapshot: &Snapshot) -> Option<Snapshot> {
+        if !is_name(namespace) {
+            return None;
+        }
         let mut snapshot = snapshot.clone();
         let answer = async {
             match question {
@@ -105,10 +137,22 @@ impl Store {
                     Ok(found)
                 }
                 Question::Set(name) => {
-                    let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
-                    let found = api.get_metadata_opt(name).await?.map(|set| known(set.metadata));
+                    let api: Api<SlimSet> = Api::namespaced(self.client.clone(), namespace);
+                    let found = if is_name(name) { api.get_opt(name).await? } else { None };
+                    let found = found.map(|set| Known { replicas: set.spec.replicas, ..known(set.metadata) });
                     let sets = snapshot.sets.entry(namespace.to_owned()).or_default();
                     Ok(found.map(|set| sets.insert(name.clone(), set)).is_some())
+                }
+                Question::Pod(name) => {
+                    let api: Api<SlimPod> = Api::namespaced(self.client.clone(), namespace);
+                    let found = if is_name(name) { api.get_opt(name).await? } else { None };
+                    let pods = snapshot.pods.entry(namespace.to_owned()).or_default();
+                    Ok(found.map(|pod| pods.insert(name.clone(), pod.into())).is_some())
+                }
+                Question::HandOver(pod_uid) => {
+                    let began = self.hand_overs.began(pod_uid).await?;
+                    snapshot.hand_overs.insert(pod_uid.clone(), began);
+                    Ok(true)
                 }
                 Question::Namespace => {
                     let api: Api<Namespace> = Api::all(self.client.clone());
@@ -228,7 +272,28 @@ fn known(metadata: ObjectMeta) -> Known {
         labels: metadata.labels.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),
         terminating: metadata.deletion_timestamp.is_some(),
+        replicas: None,
     }
+}
+
+/// Names come from reviews, and go into paths: one that no API server would have taken is not asked for.
+fn is_name(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    !text.is_empty() && !text.starts_with('.') && text.bytes().all(fits)
+}
+
+/// A StatefulSet, without all that is not read.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "StatefulSet")]
+struct SlimSet {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: SetSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct SetSpec {
+    replicas: Option<i64>,
 }
 
 fn label_selector() -> String {

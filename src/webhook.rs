@@ -23,13 +23,13 @@ pub struct Webhook {
     store: Arc<Store>,
     settings: Settings,
     audit: Audit,
-    clock: fn() -> Timestamp,
+    clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     requests: IntCounterVec,
     seconds: HistogramVec,
 }
 
 impl Webhook {
-    /// A webhook over `store`. `clock` is only written down, never acted on.
+    /// A webhook over `store`. What `clock` says is written down, and ends a hand-over that takes too long.
     ///
     /// # Errors
     /// When `registry` has metrics of these names already.
@@ -37,7 +37,7 @@ impl Webhook {
         store: Arc<Store>,
         settings: Settings,
         audit: Audit,
-        clock: fn() -> Timestamp,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
         registry: &Registry,
     ) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
@@ -52,12 +52,12 @@ impl Webhook {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { store, settings, audit, clock, requests, seconds })
+        Ok(Self { store, settings, audit, clock: Box::new(clock), requests, seconds })
     }
 
-    async fn decide(&self, path: &str, review: &Review<'_>) -> Verdict {
+    async fn decide(&self, path: &str, review: &Review<'_>, now: Timestamp) -> Verdict {
         let judge = |snapshot: &Snapshot| match path {
-            VALIDATE => admission::validate(review, snapshot),
+            VALIDATE => admission::validate(review, snapshot, now),
             _ => admission::judge(review, snapshot, &self.settings),
         };
         let mut snapshot = self.store.snapshot();
@@ -72,12 +72,23 @@ impl Webhook {
         verdict
     }
 
-    fn record(&self, review: &Review<'_>, verdict: &Verdict, started: Instant) {
+    /// Writes down what a verdict rests on, before it is given.
+    async fn keep(&self, review: &Review<'_>, mut verdict: Verdict, now: Timestamp) -> Verdict {
+        let Some(hand_over) = verdict.hand_over.take().filter(|_| !review.dry_run) else { return verdict };
+        match self.store.begin(&hand_over, now).await {
+            Some(true) => verdict.changes.push("hand-over"),
+            Some(false) => {}
+            None => return admission::unrecorded(verdict),
+        }
+        verdict
+    }
+
+    fn record(&self, review: &Review<'_>, verdict: &Verdict, now: Timestamp, started: Instant) {
         let took = started.elapsed();
         let decision = audit::decision(&verdict.decision);
         self.requests.with_label_values(&[decision, &format!("{:?}", verdict.reason)]).inc();
         self.seconds.with_label_values(&[decision]).observe(took.as_secs_f64());
-        self.audit.record(review, verdict, (self.clock)(), took);
+        self.audit.record(review, verdict, now, took);
     }
 }
 
@@ -99,8 +110,10 @@ impl Handler for Webhook {
             Ok(review) => review,
             Err(error) => return Answer::error(StatusCode::BAD_REQUEST, &error.to_string()),
         };
-        let verdict = self.decide(path, &review).await;
-        self.record(&review, &verdict, started);
+        let now = (self.clock)();
+        let verdict = self.decide(path, &review, now).await;
+        let verdict = self.keep(&review, verdict, now).await;
+        self.record(&review, &verdict, now, started);
         Answer::ok(verdict.to_response(&review.uid))
     }
 }

@@ -12,6 +12,8 @@ pub const POLICY: &str = "stateful-guardian.io/policy";
 pub const POLICY_KEY: &str = "policy.yaml";
 /// Pod label, written into the template: what the controller watches.
 pub const GUARDED: &str = "stateful-guardian.io/guarded";
+/// Pod label: the role that the policy's `role` has printed.
+pub const ROLE: &str = "stateful-guardian.io/role";
 /// Template annotation: the record of what was written and what stood there before.
 pub const INJECTED: &str = "stateful-guardian.io/injected";
 /// StatefulSet annotation: `"false"` takes the set out, at its next template change.
@@ -20,6 +22,11 @@ pub const INJECT: &str = "stateful-guardian.io/inject";
 pub const HOLD: &str = "stateful-guardian.io/hold";
 /// StatefulSet annotation: `"true"` lets it be deleted although its policy says `deletion: deny`.
 pub const ALLOW_DELETION: &str = "stateful-guardian.io/allow-deletion";
+
+/// Lease label, in the guardian's own namespace: a pod waits there for its eviction until its role has moved.
+pub const HAND_OVER: &str = "stateful-guardian.io/hand-over";
+/// Name of such a Lease: this, and the pod's uid.
+pub const HAND_OVER_PREFIX: &str = "evict-";
 
 /// Init container that brings the runner into the pod.
 pub const INIT: &str = "guardian-init";

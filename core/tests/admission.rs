@@ -4,11 +4,11 @@
 //!
 //! - `NAME.review.json`: the body of the webhook call
 //! - `NAME.policy.yaml`: the ConfigMaps with policies and the PriorityClasses of the namespace's cluster, and what it knows of
-//!   StatefulSets and the namespace itself; may be left out
+//!   StatefulSets, pods, Leases and the namespace itself; may be left out
 //! - `NAME.expected.json`: the response with its patch decoded, and the reason and changes of the audit line; for a validating webhook
 //!   also what it would ask the cluster
 //!
-//! Cases `guard-*` and `policy-*` are calls of the validating webhooks, all others of the mutating one.
+//! Cases `eviction-*`, `guard-*` and `policy-*` are calls of the validating webhooks, all others of the mutating one.
 //!
 //! `UPDATE_GOLDENS=1 cargo test -p guardian-core --test admission` writes the expected files anew: read the difference.
 
@@ -20,8 +20,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use guardian_core::admission::{Known, Reason, Review, Settings, Snapshot, Verdict, judge, validate};
-use guardian_core::policy;
+use guardian_core::admission::{Known, Pod, Reason, Review, Settings, Snapshot, Verdict, judge, validate};
+use guardian_core::{names, policy};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -29,12 +30,15 @@ datatest_stable::harness! {
     { test = golden, root = "src/admission/testdata", pattern = r"\.review\.json$" },
 }
 
+/// The time at which every review is judged: 2026-05-28T20:26:40Z.
+const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
+
 fn golden(path: &Path) -> datatest_stable::Result<()> {
     let case = path.to_str().and_then(|p| p.strip_suffix(".review.json")).ok_or("a path in UTF-8")?;
     let snapshot = snapshot(Path::new(&format!("{case}.policy.yaml")))?;
     let review: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let validates = ["guard-", "policy-"].iter().any(|prefix| file.starts_with(prefix));
+    let validates = ["eviction-", "guard-", "policy-"].iter().any(|prefix| file.starts_with(prefix));
     let ask = if validates { validated } else { judged };
     let (verdict, response) = ask(&review, &snapshot)?;
 
@@ -147,7 +151,7 @@ fn judged(review: &Value, snapshot: &Snapshot) -> datatest_stable::Result<Answer
 }
 
 fn validated(review: &Value, snapshot: &Snapshot) -> datatest_stable::Result<Answer> {
-    answer(review, |review| validate(review, snapshot))
+    answer(review, |review| validate(review, snapshot, NOW))
 }
 
 fn answer(review: &Value, decide: impl FnOnce(&Review<'_>) -> Verdict) -> datatest_stable::Result<Answer> {
@@ -170,11 +174,21 @@ fn snapshot(path: &Path) -> datatest_stable::Result<Snapshot> {
     let mut snapshot = Snapshot { priority_classes: Some(BTreeSet::new()), ..Snapshot::default() };
     let text = if path.exists() { std::fs::read_to_string(path)? } else { String::new() };
     for document in serde_saphyr::from_multiple::<Document>(&text)? {
-        let Document { kind, metadata: Metadata { name, namespace, labels, annotations, deletion_timestamp }, data } = document;
-        let known = Known { labels, annotations, terminating: deletion_timestamp.is_some() };
+        let Document { kind, metadata, data, spec } = document;
+        let Metadata { name, uid, namespace, labels, annotations, deletion_timestamp } = metadata;
+        let terminating = deletion_timestamp.is_some();
+        let known = Known { labels, annotations, terminating, replicas: spec.replicas };
         match kind.as_str() {
             "PriorityClass" => drop(snapshot.priority_classes.get_or_insert_default().insert(name)),
             "StatefulSet" => drop(snapshot.sets.entry(namespace).or_default().insert(name, known)),
+            "Pod" => {
+                let pod = Pod { uid, labels: known.labels, terminating, ready: true, set: Some("redis-sts".to_owned()) };
+                snapshot.pods.entry(namespace).or_default().insert(name, pod);
+            }
+            "Lease" => {
+                let pod = name.strip_prefix(names::HAND_OVER_PREFIX).ok_or("a Lease of a hand-over")?;
+                snapshot.hand_overs.insert(pod.to_owned(), spec.acquire_time);
+            }
             "Namespace" => drop(snapshot.namespaces.insert(name, known)),
             "ConfigMap" => {
                 let policy = policy::parse(&name, &data)?;
@@ -192,6 +206,16 @@ struct Document {
     metadata: Metadata,
     #[serde(default)]
     data: BTreeMap<String, String>,
+    #[serde(default)]
+    spec: Spec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    replicas: Option<i64>,
+    /// Of a Lease; one without says that there is none.
+    acquire_time: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -200,6 +224,8 @@ struct Metadata {
     name: String,
     #[serde(default = "redis")]
     namespace: String,
+    #[serde(default)]
+    uid: String,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
 
 async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {
     let registry = Registry::new();
-    let store = Store::new(client, &registry)?;
+    let store = Store::new(client, &args.flags.installation, &registry)?;
     let audit = Audit::start(std::io::stdout(), &registry)?;
     let settings = Settings { image: args.image.clone() };
     let handler = Arc::new(Webhook::new(Arc::clone(&store), settings, audit, process::now, &registry)?);
@@ -78,9 +78,10 @@ async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -
         tokio::time::sleep(LINGER).await;
         stop.cancel();
     };
-    let ((), (), (), (), probes) = tokio::join!(
+    let ((), (), (), (), (), probes) = tokio::join!(
         linger,
         store.watch(stop.clone()),
+        store.sweep(process::now, stop.clone()),
         certificates.watch(tls::POLL, process::now, stop.clone()),
         server::serve(listener, tls, handler, Bounds::default(), metrics, stop.clone()),
         process::probes(&args.flags, probe, &registry, stop.clone()),

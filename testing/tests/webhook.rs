@@ -32,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "guardian-webhook.stateful-guardian.svc";
+const INSTALLATION: &str = "stateful-guardian";
 const POLICY: &str = "apiVersion: stateful-guardian.io/v1alpha1\nkind: GuardianPolicy\nhooks:\n  preStop: {command: [save]}\n";
 
 /// A webhook that serves, the cluster behind it, and one connection to it.
@@ -46,7 +47,7 @@ struct Served {
 impl Served {
     async fn start(api: Api) -> Self {
         let registry = Registry::new();
-        let store = Store::new(api.process("webhook").client(), &registry).expect("a store");
+        let store = Store::new(api.process("webhook").client(), INSTALLATION, &registry).expect("a store");
         let audit = Audit::start(std::io::sink(), &registry).expect("an audit trail");
         let settings = Settings { image: "guardian:1".to_owned() };
         let webhook = Webhook::new(Arc::clone(&store), settings, audit, || Timestamp::UNIX_EPOCH, &registry).expect("a webhook");

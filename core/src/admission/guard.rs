@@ -188,7 +188,7 @@ impl Request {
 impl From<Metadata> for Known {
     fn from(metadata: Metadata) -> Self {
         let terminating = metadata.is_terminating();
-        Self { labels: metadata.labels, annotations: metadata.annotations, terminating }
+        Self { labels: metadata.labels, annotations: metadata.annotations, terminating, replicas: None }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod editor;
 mod guard;
+mod hand_over;
 mod patch;
 mod pin;
 mod plan;
@@ -23,10 +24,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+pub use hand_over::{HAND_OVER, unrecorded};
 pub use patch::{Operation, Patch};
 pub use pin::{Record, Scalar};
 pub use review::{Resource, Review, ReviewError, Verb};
-pub use verdict::{Decision, Question, Reason, Verdict};
+pub use verdict::{Decision, HandOver, Question, Reason, Verdict};
 
 use crate::names;
 use crate::policy::Policy;
@@ -49,6 +53,10 @@ pub struct Snapshot {
     pub sets: BTreeMap<String, BTreeMap<String, Known>>,
     /// Namespaces that were asked for.
     pub namespaces: BTreeMap<String, Known>,
+    /// Pods that were asked for, by namespace, then by name.
+    pub pods: BTreeMap<String, BTreeMap<String, Pod>>,
+    /// Hand-overs that were asked for, by the uid of the pod that has the role: when they began; `None` where none has.
+    pub hand_overs: BTreeMap<String, Option<Timestamp>>,
 }
 
 /// What is known of an object that a request does not bring along.
@@ -60,6 +68,23 @@ pub struct Known {
     pub annotations: BTreeMap<String, String>,
     /// It is being deleted.
     pub terminating: bool,
+    /// Pods that it shall have, where it is a StatefulSet that says so.
+    pub replicas: Option<i64>,
+}
+
+/// What is known of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct Pod {
+    /// Tells it from another pod of the same name.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// It is ready, so it runs.
+    pub ready: bool,
+    /// Name of the StatefulSet that controls it.
+    pub set: Option<String>,
 }
 
 /// What an installation decides once.
@@ -86,8 +111,9 @@ pub fn judge(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> V
 
 /// Decides whether a request may go through: the validating webhooks.
 #[must_use]
-pub fn validate(review: &Review<'_>, snapshot: &Snapshot) -> Verdict {
-    let of_a_set = (review.resource.group.as_ref(), review.resource.plural.as_ref()) == ("apps", "statefulsets");
+pub fn validate(review: &Review<'_>, snapshot: &Snapshot, now: Timestamp) -> Verdict {
+    let resource = (review.resource.group.as_ref(), review.resource.plural.as_ref());
+    let (of_a_set, of_a_pod) = (resource == ("apps", "statefulsets"), resource == ("", "pods"));
     let verdict = match (review.kind.as_str(), review.subresource.as_deref().unwrap_or_default(), review.verb) {
         ("v1/ConfigMap", "", Verb::Create | Verb::Update) => match review.object::<ConfigMap>() {
             Ok(Some(map)) if !review.is_terminating() => validate::policy(&map),
@@ -100,6 +126,8 @@ pub fn validate(review: &Review<'_>, snapshot: &Snapshot) -> Verdict {
         {
             guard::judge(review, snapshot)
         }
+        // Older versions of the kind come converted.
+        ("policy/v1/Eviction", "eviction", Verb::Create) if of_a_pod => hand_over::judge(review, snapshot, now),
         ("v1/Namespace", "", Verb::Update) => guard::namespace(review),
         _ => Verdict::untouched(Reason::NotOurs),
     };

@@ -157,7 +157,7 @@ impl From<Outcome> for Verdict {
     fn from(outcome: Outcome) -> Self {
         let Outcome { reason, patch, changes, warnings } = outcome;
         let decision = if patch.is_empty() { Decision::Allowed } else { Decision::Patched };
-        Self { decision, reason, patch, warnings, changes, policy: None, question: None }
+        Self { decision, patch, warnings, changes, ..Self::untouched(reason) }
     }
 }
 

@@ -9,6 +9,9 @@ use super::patch::Patch;
 /// Bytes of one warning. The API server cuts every warning at 256 bytes once all of a response are over 4 KiB, and `kubectl` prints each
 /// in a line: this much is shown whole, and is read.
 const MAX_WARNING: usize = 200;
+/// After how many seconds whoever is told to wait (429) may ask again. Clients built on client-go do so by themselves, ten times and
+/// silently, before their user sees the message: so after 10 s. A role that moves faster than that, no user need hear of.
+const RETRY_AFTER: u32 = 1;
 
 /// The answer to one request, before it becomes JSON.
 #[derive(Clone, Debug)]
@@ -28,6 +31,17 @@ pub struct Verdict {
     /// What was looked for in the snapshot and not found there. The object may be younger than the snapshot, since policy, PriorityClass
     /// and set often come in one `kubectl apply`: whoever can ask the cluster does, and judges again.
     pub question: Option<Question>,
+    /// What has to be written down before this denial is given, unless the request is a dry run.
+    pub hand_over: Option<HandOver>,
+}
+
+/// The hand-over of a role that begins with this request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Of the pod that has the role.
+    pub pod_uid: String,
+    /// Its namespace and name, with a slash between.
+    pub holder: String,
 }
 
 /// What the cluster may know better than a snapshot.
@@ -41,6 +55,10 @@ pub enum Question {
     Set(String),
     /// Is the request's namespace being deleted, or on hold?
     Namespace,
+    /// What is stored of the pod of this name?
+    Pod(String),
+    /// Has the hand-over of the pod with this uid begun, and when?
+    HandOver(String),
 }
 
 /// What was decided about a request.
@@ -66,7 +84,7 @@ pub enum Reason {
     NotOurs,
     /// No policy of the namespace guards this set, and nothing of an earlier one was in it.
     NoPolicy,
-    /// The object is being deleted.
+    /// The object is being deleted, or for an eviction its set or namespace.
     Terminating,
     /// The object could not be read; it was let through.
     Unreadable,
@@ -102,11 +120,27 @@ pub enum Reason {
     Held,
     /// A deletion that no policy denies: the pods stay, or Kubernetes itself deletes what its owner's deletion has left.
     Exempt,
-    /// A scale-in that was let through, since nobody could say what is stored of the set.
+    /// A scale-in or an eviction that was let through, since nobody could say what is stored of the set.
     UnknownSet,
     /// What switches guards, an annotation or the label that opts a namespace in, was put on, changed or taken off; the line's changes
     /// say which.
     SwitchChanged,
+    /// The eviction of a pod that no StatefulSet of ours has.
+    NotGuarded,
+    /// The eviction of a pod that is not ready: it serves nobody who would notice.
+    NotReady,
+    /// The eviction of a pod without the role that the policy's `switchover` hook moves.
+    WithoutRole,
+    /// The eviction of a pod with the role, and the set has no other that could take it over.
+    OnlyReplica,
+    /// The eviction of a pod that is gone, or of which nobody could say what is stored.
+    UnknownPod,
+    /// The eviction waits until the role has moved.
+    HandingOver,
+    /// The role has not moved in time: the pod is evicted with it.
+    HandOverExpired,
+    /// Nobody could say whether a hand-over has begun, or write down that it has: the pod is evicted with its role.
+    HandOverUnknown,
 }
 
 impl Verdict {
@@ -121,6 +155,7 @@ impl Verdict {
             changes: Vec::new(),
             policy: None,
             question: None,
+            hand_over: None,
         }
     }
 
@@ -151,7 +186,12 @@ impl Verdict {
     pub fn to_response(&self, uid: &str) -> Vec<u8> {
         let patch = (!self.patch.is_empty()).then(|| STANDARD.encode(self.patch.to_bytes()));
         let status = match &self.decision {
-            Decision::Denied { code, message } => Some(Status { code: *code, message, reason: status_reason(*code) }),
+            Decision::Denied { code, message } => Some(Status {
+                code: *code,
+                message,
+                reason: status_reason(*code),
+                details: (*code == 429).then_some(Details { retry_after_seconds: RETRY_AFTER }),
+            }),
             Decision::Allowed | Decision::Patched => None,
         };
         let response = Response {
@@ -204,4 +244,12 @@ struct Status<'a> {
     code: u16,
     message: &'a str,
     reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    retry_after_seconds: u32,
 }

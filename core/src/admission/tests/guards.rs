@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{policy, snapshot};
+use super::{NOW, policy, snapshot};
 use crate::admission::{Decision, Known, Reason, Review, Snapshot, Verdict, validate};
 
 /// The body of a call about the set `redis` or its scale; `kind` is either.
@@ -19,7 +19,7 @@ fn body(kind: &str, operation: &str, object: &str, old: &str) -> String {
 }
 
 fn ask(body: &str, snapshot: &Snapshot) -> Verdict {
-    validate(&Review::parse(body).unwrap(), snapshot)
+    validate(&Review::parse(body).unwrap(), snapshot, NOW)
 }
 
 /// A snapshot in which nothing is left to ask.

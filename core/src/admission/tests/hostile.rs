@@ -123,7 +123,7 @@ fn an_unreadable_set_goes_through_and_an_unreadable_policy_does_not() {
     let_through(&create("5"), "the StatefulSet cannot be read");
     let_through(&create(r#"{"metadata":{"labels":[]}}"#), "the StatefulSet cannot be read");
     let map = body("CREATE", r#"{"data":{"a":5}}"#, "null").replace("\"apps\"", "\"\"").replace("StatefulSet", "ConfigMap");
-    let verdict = crate::admission::validate(&Review::parse(&map).unwrap(), &snapshot(None));
+    let verdict = crate::admission::validate(&Review::parse(&map).unwrap(), &snapshot(None), super::NOW);
     assert!(matches!(&verdict.decision, Decision::Denied { code: 422, message } if message.contains("cannot be read")));
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ask, body, patched, policy, set, settings, snapshot};
+use super::{NOW, ask, body, patched, policy, set, settings, snapshot};
 use crate::admission::editor::Editor;
 use crate::admission::{Decision, Reason, Review, Verdict, judge, validate};
 use crate::policy::Policy;
@@ -71,7 +71,7 @@ fn kinds_versions_verbs_and_subresources_that_are_not_ours_are_neither_changed_n
     for (group, version, kind, plural, subresource, verb) in cases {
         let body = of(group, version, kind, plural, subresource, verb);
         let review = Review::parse(&body).unwrap();
-        for verdict in [judge(&review, &snapshot, &settings(IMAGE)), validate(&review, &snapshot)] {
+        for verdict in [judge(&review, &snapshot, &settings(IMAGE)), validate(&review, &snapshot, NOW)] {
             let seen = (&verdict.decision, verdict.reason, verdict.warnings.len());
             assert_eq!(seen, (&Decision::Allowed, Reason::NotOurs, 0), "{group}/{version} {kind}/{subresource} {verb}");
         }

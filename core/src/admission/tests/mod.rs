@@ -1,6 +1,7 @@
 //! What holds of admission whatever comes in. The answers to particular reviews are golden files, see `tests/admission.rs`.
 
 mod guards;
+mod hand_overs;
 mod hostile;
 mod left_alone;
 mod properties;
@@ -11,10 +12,14 @@ mod testdata;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Review, Settings, Snapshot, Verdict, judge};
 use crate::policy::{self, Policy};
+
+/// The time at which everything here is asked.
+const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
 /// A policy with every hook that goes into a pod, unless `body` says otherwise.
 fn policy(body: &str) -> Policy {
