@@ -61,7 +61,7 @@ async fn rotated_under_load(ns: &Namespace) -> Outcome<(usize, Vec<String>, Seen
         let follow = std::pin::pin!(follow(ns, &mut seen));
         match select(std::pin::pin!(load), follow).await {
             futures::future::Either::Left((of_all, _)) => of_all,
-            futures::future::Either::Right((ended, _)) => return Err(ended.err().unwrap_or_else(|| watch_ended())),
+            futures::future::Either::Right((ended, _)) => return Err(ended.err().unwrap_or_else(watch_ended)),
         }
     };
     let calls = of_all.iter().map(|(calls, _)| calls).sum();
