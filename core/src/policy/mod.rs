@@ -24,7 +24,7 @@ pub use parse::parse;
 pub use problem::{Invalid, PolicyError, Problem};
 pub use rule::{Action, Amount, Budget, Condition, Resource, Rule, Threshold, Until};
 pub use schema::json_schema;
-pub use selector::Selector;
+pub use selector::{Requirement, Selector};
 
 /// `apiVersion` of the policy document.
 pub const API_VERSION: &str = "stateful-guardian.io/v1alpha1";
