@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use guardian_core::lint::RULES;
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a file of the project")
 }
@@ -21,7 +23,7 @@ fn every_reason_of_the_audit_trail_is_documented() {
 
 #[test]
 fn every_link_of_a_page_leads_to_a_file() {
-    for page in ["README.md", "docs/policy.md", "docs/operations.md", "e2e/cluster/README.md"] {
+    for page in ["README.md", "docs/policy.md", "docs/operations.md", "docs/lint.md", "e2e/cluster/README.md"] {
         let text = read(page);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let folder = folder.parent().expect("a folder");
@@ -29,5 +31,19 @@ fn every_link_of_a_page_leads_to_a_file() {
             let file = link.split('#').next().unwrap_or_default();
             assert!(file.is_empty() || folder.join(file).exists(), "{page} links to {link}, which is not there");
         }
+    }
+}
+
+#[test]
+fn every_rule_of_lint_has_its_section_with_what_it_says() {
+    let page = read("docs/lint.md");
+    let sections: Vec<(&str, &str)> = page.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+    let names: Vec<&str> = sections.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, RULES.iter().map(|rule| rule.name).collect::<Vec<_>>());
+    for (rule, (_, text)) in RULES.iter().zip(&sections) {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let level = format!("**{}", rule.level.as_str());
+        assert!(text.to_lowercase().starts_with(&level), "{}: {}", rule.name, rule.level.as_str());
+        assert!(text.contains(rule.reason) && text.contains(rule.remedy), "the section of {} says something else", rule.name);
     }
 }

@@ -1,5 +1,7 @@
 //! Manifests as people keep them: files, directories, standard input; several YAML documents in one text, or JSON.
 
+mod place;
+
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -7,8 +9,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// One document, with the text that it was read from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Document {
+    /// The file that it stands in.
+    pub(super) file: String,
+    /// Lines of the file before it.
+    first_line: u64,
     /// The document as written, comments and all; without the `---` around it.
     pub(super) text: String,
     /// What it says.
@@ -28,27 +34,60 @@ pub(super) enum ManifestError {
 
 /// Reads every document of a file, of a directory's manifests in the order of their names, or of standard input (`-`).
 pub(super) fn read(path: &Path) -> Result<Vec<Document>, ManifestError> {
-    let name = path.display().to_string();
+    if !path.is_dir() {
+        return read_file(path);
+    }
+    let files: Vec<PathBuf> = entries(path)?.into_iter().filter(|p| is_manifest(p)).collect();
+    if files.is_empty() {
+        return Err(ManifestError::EmptyDirectory(path.display().to_string()));
+    }
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(read_file(&file)?);
+    }
+    Ok(all)
+}
+
+/// The path itself, or all manifests below it, in the order of their names. Symbolic links to directories are not followed: they may go
+/// in a circle.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in entries(&folder)? {
+            if entry.is_dir() && !entry.is_symlink() {
+                folders.push(entry);
+            } else if is_manifest(&entry) {
+                files.push(entry);
+            }
+        }
+    }
+    files.sort();
+    if files.is_empty() { Err(ManifestError::EmptyDirectory(path.display().to_string())) } else { Ok(files) }
+}
+
+/// Reads every document of one file, or of standard input (`-`).
+pub(super) fn read_file(path: &Path) -> Result<Vec<Document>, ManifestError> {
     if path == Path::new("-") {
         let mut text = String::new();
         io::stdin().read_to_string(&mut text).map_err(|e| ManifestError::Unreadable("standard input".to_owned(), e))?;
         return documents("standard input", &text);
     }
-    if !path.is_dir() {
-        let text = fs::read_to_string(path).map_err(|e| ManifestError::Unreadable(name.clone(), e))?;
-        return documents(&name, &text);
-    }
-    let entries = fs::read_dir(path).map_err(|e| ManifestError::Unreadable(name.clone(), e))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_manifest(p)).collect();
-    files.sort();
-    if files.is_empty() {
-        return Err(ManifestError::EmptyDirectory(name));
-    }
-    let mut all = Vec::new();
-    for file in files {
-        all.extend(read(&file)?);
-    }
-    Ok(all)
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|e| ManifestError::Unreadable(name.clone(), e))?;
+    documents(&name, &text)
+}
+
+/// What is in a directory, in the order of the names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ManifestError> {
+    let unreadable = |e| ManifestError::Unreadable(folder.display().to_string(), e);
+    let entries = fs::read_dir(folder).map_err(unreadable)?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<PathBuf>>>().map_err(unreadable)?;
+    paths.sort();
+    Ok(paths)
 }
 
 fn is_manifest(path: &Path) -> bool {
@@ -67,7 +106,7 @@ fn documents(file: &str, text: &str) -> Result<Vec<Document>, ManifestError> {
         }
         let text = lines.join("\n");
         if let Some(value) = parse(file, first_line, &text)? {
-            documents.push(Document { text, value });
+            documents.push(Document { file: file.to_owned(), first_line, text, value });
         }
         lines.clear();
         first_line = number as u64 + 1;

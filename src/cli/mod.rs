@@ -6,6 +6,7 @@ mod completion;
 mod controller;
 mod enable;
 mod inject;
+mod lint;
 mod manifests;
 mod process;
 mod webhook;
@@ -28,6 +29,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inject(inject::Args),
+    Lint(lint::Args),
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Webhook(webhook::Args),
@@ -42,6 +44,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Inject(args) => finish(inject::run(&args)),
+            Command::Lint(args) => finish(lint::run(&args)),
             Command::Enable(args) => finish(enable::enable(&args)),
             Command::Disable(args) => finish(enable::disable(&args)),
             Command::Webhook(args) => finish(webhook::run(&args)),
