@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
 pub use hand_over::{HAND_OVER, unrecorded};
 pub use patch::{Operation, Patch};
@@ -132,6 +133,12 @@ pub fn validate(review: &Review<'_>, snapshot: &Snapshot, now: Timestamp) -> Ver
         _ => Verdict::untouched(Reason::NotOurs),
     };
     verdict.with_short_warnings()
+}
+
+/// What takes our part out of a stored StatefulSet, and gives the user's fields back; empty where there is nothing of ours.
+#[must_use]
+pub fn eject(set: &Value) -> Patch {
+    set.pointer("/spec/template").map(|template| pin::eject(template.clone())).unwrap_or_default()
 }
 
 /// What becomes of the template of a StatefulSet.

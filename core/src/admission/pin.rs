@@ -116,6 +116,13 @@ pub(super) fn rewrite(
     Ok(apply(new, &user, record, plan))
 }
 
+/// The edits that take everything of ours out of `template`, and give the user's fields back.
+pub(super) fn eject(template: Value) -> Patch {
+    let record = record(&template);
+    let user = strip(&template, record.as_ref());
+    apply(template, &user, record.as_ref(), None).patch
+}
+
 /// The edits that make `template` what `plan` wants over the user's part of it.
 fn apply(template: Value, user: &Value, record: Option<&Record>, plan: Option<Plan>) -> Outcome {
     let mut editor = Editor::new(TEMPLATE, template);

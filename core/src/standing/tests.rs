@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Standing, State, of_new, of_stored, snapshot};
-use crate::admission::{Settings, Snapshot};
+use crate::admission::{Settings, Snapshot, eject};
 use crate::policy;
 
 const NAMESPACE: &str = "shop";
@@ -119,4 +119,20 @@ fn a_hold_is_told_and_what_is_no_set_is_an_error() {
     assert_eq!(stored(&held, &with_policies(&[])).hold.as_deref(), Some("night shift"));
     held["spec"]["template"]["spec"]["containers"] = json!(7);
     assert!(of_stored(&held, NAMESPACE, &with_policies(&[("p", STOP)]), &settings("g")).is_err());
+}
+
+#[test]
+fn what_is_ejected_leaves_the_set_as_its_owner_wrote_it() {
+    let cluster = with_policies(&[("p", &format!("protect: {{priorityClassName: high, override: true}}\n{STOP}"))]);
+    let mut own = set();
+    own["spec"]["template"]["metadata"] = json!({"labels": {"app": "db"}});
+    own["spec"]["template"]["spec"]["priorityClassName"] = json!("low");
+    own["spec"]["template"]["spec"]["containers"][0]["lifecycle"] = json!({"preStop": {"exec": {"command": ["mine"]}}});
+    let guarded = of_new(&own, NAMESPACE, &cluster, &settings("guardian:1")).unwrap().after;
+    assert_ne!(guarded, own);
+    let patch: json_patch::Patch = serde_json::from_slice(&eject(&guarded).to_bytes()).unwrap();
+    let mut ejected = guarded;
+    json_patch::patch(&mut ejected, &patch).unwrap();
+    assert_eq!(ejected, own);
+    assert!(eject(&own).is_empty(), "nothing of ours, nothing to do");
 }
