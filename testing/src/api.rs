@@ -125,18 +125,30 @@ impl Api {
     fn carry_out(&self, asked: &Asked, body: &[u8]) -> Answer {
         let now = self.clock.now();
         let object = || serde_json::from_slice::<Value>(body).unwrap_or_default();
-        let result = self.world(|world| match (&asked.method, &asked.key) {
+        let act = |world: &mut World| match (&asked.method, &asked.key) {
             (&Method::GET, Some(key)) => world.get(key).cloned(),
             (&Method::GET, None) => Ok(asked.list(world)),
+            // Whoever asks what he may do may do everything.
+            (&Method::POST, None) if asked.resource.api_version.starts_with("authorization.k8s.io/") => {
+                let mut review = object();
+                review["status"] = json!({"allowed": true});
+                Ok(review)
+            }
             (&Method::POST, None) => {
                 let object = object();
                 let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 world.create(&asked.resource.named(&asked.namespace, &name), object, now).cloned()
             }
             (&Method::PUT, Some(key)) => world.update(key, object()).cloned(),
+            (&Method::PATCH, Some(key)) => world.get(key).cloned().and_then(|old| {
+                let new = patched(old, &object())?;
+                world.update(key, new).cloned()
+            }),
             (&Method::DELETE, Some(key)) => world.delete(key),
             _ => Err(Refused { code: 405, reason: "MethodNotAllowed", message: format!("{asked:?}") }),
-        });
+        };
+        let dry = asked.query("dryRun") == "All";
+        let result = if dry { act(&mut self.lock().world.clone()) } else { self.world(act) };
         match result {
             Ok(value) => json_answer(200, &value),
             Err(refused) => json_answer(refused.code, &status(refused.code, refused.reason, &refused.message)),
@@ -210,13 +222,17 @@ impl Process {
     }
 
     /// What goes wrong comes before and after the call itself. A caller that dies never hears the answer.
-    async fn call(&self, request: Request<Body>) -> Result<Answer, std::io::Error> {
+    pub(crate) async fn call(&self, request: Request<Body>) -> Result<Answer, std::io::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)?;
         let asked = Asked::read(&head.method, &head.uri);
         let name = asked.key.as_ref().map(|key| key.name.clone()).unwrap_or_default();
         let fault = self.api.enter(Call { process: self.name.clone(), kind: asked.kind(), name });
         tokio::time::sleep(self.api.latency()).await;
+        if asked.subresource == "log" {
+            let text = self.api.world(|world| world.get(asked.key.as_ref()?).ok()?["log"].as_str().map(str::to_owned));
+            return Ok(Response::new(Full::new(Bytes::from(text.unwrap_or_default())).boxed_unsync()));
+        }
         if fault.is_none_or(Fault::is_carried_out) && !asked.watches {
             let answer = self.api.carry_out(&asked, &body);
             if fault.is_none() {
@@ -256,6 +272,7 @@ struct Asked {
     resource: Resource,
     namespace: String,
     key: Option<Key>,
+    subresource: String,
     labels: BTreeMap<String, String>,
     query: BTreeMap<String, String>,
     watches: bool,
@@ -277,12 +294,14 @@ impl Asked {
             namespace = std::mem::take(&mut name);
             (plural, name) = (further, next());
         }
+        let subresource = next();
         let resource = Resource::new(&api_version, &plural);
         let query: BTreeMap<String, String> = pairs(uri.query().unwrap_or_default(), '&').collect();
         let labels = query.get("labelSelector").map(|s| pairs(s, ',').collect()).unwrap_or_default();
         Self {
             method: method.clone(),
             key: (!name.is_empty()).then(|| resource.named(&namespace, &name)),
+            subresource,
             watches: query.get("watch").is_some_and(|v| v == "true" || v == "1"),
             resource,
             namespace,
@@ -312,6 +331,21 @@ impl Asked {
             "metadata": {"resourceVersion": world.version().to_string()},
             "items": items,
         })
+    }
+}
+
+/// A list of operations is a JSON Patch, anything else a merge patch. A `test` that fails is 422, as with the API server.
+fn patched(mut object: Value, patch: &Value) -> Result<Value, Refused> {
+    if !patch.is_array() {
+        json_patch::merge(&mut object, patch);
+        return Ok(object);
+    }
+    let applied = serde_json::from_value::<json_patch::Patch>(patch.clone())
+        .map_err(|e| e.to_string())
+        .and_then(|patch| json_patch::patch(&mut object, &patch).map_err(|e| e.to_string()));
+    match applied {
+        Ok(()) => Ok(object),
+        Err(message) => Err(Refused { code: 422, reason: "Invalid", message }),
     }
 }
 

@@ -12,10 +12,12 @@
 mod api;
 mod fault;
 mod runner;
+mod serve;
 mod stage;
 mod workload;
 
 pub use api::{Api, Call};
 pub use fault::Fault;
 pub use runner::{Answer, Runner};
+pub use serve::Served;
 pub use stage::{POLICY, Stage};
