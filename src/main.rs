@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use stateful_guardian::cli::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::from_command_line().run()
 }

@@ -15,6 +15,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> io::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut super::Cli::command(), "guardian", &mut script);
+    // For the file's own name: `kubectl guardian` asks a program kubectl_complete-guardian instead.
+    let called = super::called();
+    clap_complete::generate(args.shell, &mut super::Cli::command(), called, &mut script);
     io::Write::write_all(&mut io::stdout().lock(), &script)
 }

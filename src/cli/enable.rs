@@ -10,6 +10,9 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::cluster::Cluster;
+use super::eject::{EjectError, Ejection};
+
 /// ClusterRole with the controller's rights in an enabled namespace, part of the installation.
 const ROLE: &str = "guardian-namespace";
 /// Name of the RoleBinding, and of the controller's ServiceAccount in the installation.
@@ -30,12 +33,20 @@ pub(super) struct EnableArgs {
 
 /// Opt a namespace out: no hook runs, nothing is rewritten
 ///
-/// What was written into templates stays there and works alone; it goes with each set's next template change.
+/// What was written into templates stays there and works alone. With --eject it is taken out, which restarts the pods of every guarded set.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  guardian disable shop")]
+#[command(
+    after_help = "Examples:\n  guardian disable shop\n  guardian disable shop --eject --dry-run\n  guardian disable shop --eject --yes"
+)]
 pub(super) struct DisableArgs {
     #[command(flatten)]
     target: Target,
+    /// Take what was written out of the templates too: a rolling restart of each guarded set, which is asked about
+    #[arg(long)]
+    eject: bool,
+    /// Do not ask
+    #[arg(long, requires = "eject")]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,8 +71,17 @@ pub(super) enum EnableError {
     Runtime(#[source] std::io::Error),
     #[error("{what}: {error}")]
     Call { what: String, error: Box<kube::Error> },
+    #[error(transparent)]
+    Eject(#[from] EjectError),
     #[error("{0}: no answer within {seconds} s", seconds = CALL.as_secs())]
     Silence(String),
+}
+
+impl EnableError {
+    /// Was it called wrongly?
+    pub(super) fn is_usage(&self) -> bool {
+        matches!(self, Self::Eject(EjectError::Unconfirmed))
+    }
 }
 
 pub(super) fn enable(args: &EnableArgs) -> Result<(), EnableError> {
@@ -86,18 +106,27 @@ pub(super) fn enable(args: &EnableArgs) -> Result<(), EnableError> {
 pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
     let target = &args.target;
     target.run(async |client| {
+        let cluster = Cluster { client: client.clone() };
+        // What restarts pods is asked about before anything is done.
+        let ejection = match args.eject {
+            true => Some(Ejection::confirmed(&cluster, &target.namespace, args.yes, target.dry_run).await?),
+            false => None,
+        };
         // The label first: from then on nothing of ours acts there, whatever becomes of the rights.
         target.label(&client, json!(null)).await?;
         let bindings: Api<RoleBinding> = Api::namespaced(client, &target.namespace);
         let what = format!("cannot delete the RoleBinding {CONTROLLER} in {}", target.namespace);
         let delete = DeleteParams { dry_run: target.dry_run, ..DeleteParams::default() };
         match call(what, bindings.delete(CONTROLLER, &delete)).await {
-            Err(EnableError::Call { error, .. }) if is_status(&error, 404) => Ok(()),
-            other => other.map(drop),
+            Err(EnableError::Call { error, .. }) if is_status(&error, 404) => {}
+            other => drop(other?),
         }
-    })?;
-    target.say("disabled");
-    Ok(())
+        target.say("disabled");
+        match ejection {
+            Some(ejection) => Ok(ejection.carry_out(&cluster, target.dry_run).await?),
+            None => Ok(()),
+        }
+    })
 }
 
 impl Target {

@@ -5,11 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use guardian_core::admission::{self, Decision, Review, Settings, Snapshot, Verdict};
-use guardian_core::names;
+use guardian_core::admission::{Decision, Settings, Snapshot, Verdict};
 use guardian_core::policy::{self, Policy};
-use serde_json::{Value, json};
+use guardian_core::{names, standing};
+use serde_json::Value;
 
+use super::diff;
 use super::manifests::{self, Document, ManifestError};
 
 /// Rewrite StatefulSets as the webhook would, without a cluster
@@ -68,7 +69,7 @@ pub(super) fn run(args: &Args) -> Result<(), InjectError> {
     let documents = read_all(&args.files)?;
     let policy_documents = read_all(&args.policy)?;
     let policies = policies(if args.policy.is_empty() { &documents } else { &policy_documents })?;
-    let snapshot = Snapshot { policies: BTreeMap::from([(NAMESPACE.to_owned(), policies)]), ..Snapshot::default() };
+    let snapshot = standing::snapshot(NAMESPACE, policies);
     let settings = Settings { image: args.image.clone() };
 
     let mut printer = Printer { output: args.output, first: true, out: anstream::AutoStream::auto(io::stdout().lock()) };
@@ -78,17 +79,17 @@ pub(super) fn run(args: &Args) -> Result<(), InjectError> {
         for warning in verdict.iter().flat_map(|v| &v.warnings) {
             anstream::eprintln!("Warning: {name}: {warning}");
         }
-        let after = verdict.as_ref().map(|v| patched(&document.value, v)).transpose();
-        let after = after.map_err(|e| InjectError::Set(name.to_owned(), e))?;
+        let after = verdict.as_ref().map(|v| standing::patched(&document.value, v)).transpose();
+        let after = after.map_err(|e| InjectError::Set(name.to_owned(), e.to_string()))?;
         printer.print(name, document, verdict.as_ref(), after.as_ref())?;
     }
     Ok(())
 }
 
 /// Offline everything is in one namespace: a policy can name no other.
-const NAMESPACE: &str = "default";
+pub(super) const NAMESPACE: &str = "default";
 
-fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, ManifestError> {
+pub(super) fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, ManifestError> {
     let mut all = Vec::new();
     for path in paths {
         all.extend(manifests::read(path)?);
@@ -96,7 +97,7 @@ fn read_all(paths: &[PathBuf]) -> Result<Vec<Document>, ManifestError> {
     Ok(all)
 }
 
-fn policies(documents: &[Document]) -> Result<BTreeMap<String, Arc<Policy>>, InjectError> {
+pub(super) fn policies(documents: &[Document]) -> Result<BTreeMap<String, Arc<Policy>>, InjectError> {
     #[derive(serde::Deserialize)]
     struct ConfigMap {
         #[serde(default)]
@@ -121,36 +122,20 @@ fn policies(documents: &[Document]) -> Result<BTreeMap<String, Arc<Policy>>, Inj
 
 /// Asks as the API server would; `None` for what is not a StatefulSet.
 fn judge(object: &Value, snapshot: &Snapshot, settings: &Settings) -> Result<Option<Verdict>, String> {
-    let is = |field: &str, value: &str| object.get(field).and_then(Value::as_str) == Some(value);
-    if !is("kind", "StatefulSet") || !is("apiVersion", "apps/v1") {
+    if !is_set(object) {
         return Ok(None);
     }
-    let review = json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "offline",
-            "kind": {"group": "apps", "version": "v1", "kind": "StatefulSet"},
-            "operation": "CREATE",
-            "namespace": NAMESPACE,
-            "name": object.pointer("/metadata/name"),
-            "object": object,
-        },
-    })
-    .to_string();
-    let review = Review::parse(&review).map_err(|e| e.to_string())?;
-    let verdict = admission::judge(&review, snapshot, settings);
+    let verdict = standing::rehearse(object, None, NAMESPACE, snapshot, settings).map_err(|e| e.to_string())?;
     match &verdict.decision {
         Decision::Denied { message, .. } => Err(message.clone()),
         Decision::Allowed | Decision::Patched => Ok(Some(verdict)),
     }
 }
 
-fn patched(object: &Value, verdict: &Verdict) -> Result<Value, String> {
-    let patch: json_patch::Patch = serde_json::from_slice(&verdict.patch.to_bytes()).map_err(|e| e.to_string())?;
-    let mut object = object.clone();
-    json_patch::patch(&mut object, &patch).map_err(|e| e.to_string())?;
-    Ok(object)
+/// Is this a StatefulSet?
+pub(super) fn is_set(object: &Value) -> bool {
+    let is = |field: &str, value: &str| object.get(field).and_then(Value::as_str) == Some(value);
+    is("kind", "StatefulSet") && is("apiVersion", "apps/v1")
 }
 
 struct Printer<W: io::Write> {
@@ -163,14 +148,17 @@ impl<W: io::Write> Printer<W> {
     fn print(&mut self, name: &str, document: &Document, verdict: Option<&Verdict>, after: Option<&Value>) -> io::Result<()> {
         let changed = verdict.filter(|v| !v.patch.is_empty()).and(after);
         match (self.output, changed) {
-            (Output::Yaml, Some(after)) => self.yaml(&yaml(after)?),
+            (Output::Yaml, Some(after)) => self.yaml(&diff::yaml(after)?),
             (Output::Yaml, None) => self.yaml(&document.text),
             (Output::Json, _) => writeln!(self.out, "{}", after.unwrap_or(&document.value)),
             (Output::Patch, _) => {
                 let patch = verdict.map(|v| v.patch.to_bytes());
                 patch.map_or(Ok(()), |p| self.out.write_all(&p).and_then(|()| writeln!(self.out)))
             }
-            (Output::Diff, Some(after)) => self.diff(name, &yaml(&shortened(&document.value))?, &yaml(&shortened(after))?),
+            (Output::Diff, Some(after)) => {
+                let header = [&*format!("{name} as written"), &*format!("{name} as admitted")];
+                diff::write(&mut self.out, header, &document.value, after)
+            }
             (Output::Diff, None) => Ok(()),
         }
     }
@@ -181,44 +169,4 @@ impl<W: io::Write> Printer<W> {
         }
         writeln!(self.out, "{}", text.trim_end())
     }
-
-    /// Colours go through `anstream`, which drops them where there is no terminal.
-    fn diff(&mut self, name: &str, before: &str, after: &str) -> io::Result<()> {
-        let diff = similar::TextDiff::from_lines(before, after);
-        let text = diff
-            .unified_diff()
-            .context_radius(3)
-            .header(&format!("{name} as written"), &format!("{name} as admitted"))
-            .to_string();
-        for line in text.lines() {
-            let (on, off) = match line.chars().next() {
-                Some('+') => ("\u{1b}[32m", "\u{1b}[0m"),
-                Some('-') => ("\u{1b}[31m", "\u{1b}[0m"),
-                Some('@') => ("\u{1b}[36m", "\u{1b}[0m"),
-                _ => ("", ""),
-            };
-            writeln!(self.out, "{on}{line}{off}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Longest text that a diff shows whole, in bytes: what fits on a line of a terminal beside its key.
-const SHOWN: usize = 80;
-
-/// A copy for the eye: long texts are cut, and say how long they are.
-fn shortened(value: &Value) -> Value {
-    match value {
-        Value::String(text) if text.len() > SHOWN => {
-            let head: String = text.chars().take(SHOWN / 2).collect();
-            json!(format!("{head}... ({} bytes)", text.len()))
-        }
-        Value::Array(items) => items.iter().map(shortened).collect(),
-        Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), shortened(value))).collect(),
-        other => other.clone(),
-    }
-}
-
-fn yaml(value: &Value) -> io::Result<String> {
-    serde_saphyr::to_string(value).map_err(io::Error::other)
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use read::Manifests;
 use report::Located;
+pub(super) use report::counted;
 
 /// Check policies and the StatefulSets that they guard, without a cluster
 ///
@@ -69,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), LintError> {
     let bad = |finding: &&Located| finding.rule.level == Level::Error || (args.strict && finding.rule.level == Level::Warning);
     match found.iter().filter(bad).count() {
         0 => Ok(()),
-        n => Err(LintError::Found(format!("{} in {}", report::counted(n, "problem"), report::counted(manifests.files, "file")))),
+        n => Err(LintError::Found(format!("{} in {}", counted(n, "problem"), counted(manifests.files, "file")))),
     }
 }
 

@@ -1,20 +1,30 @@
 //! The command line. One file a subcommand; each turns its flags into a typed configuration, runs, and gives an exit code:
 //! 0 done, 1 failed (the reason is on standard error), 2 wrong usage.
 
+mod audit;
 mod certs;
+mod check;
+mod cluster;
 mod completion;
 mod controller;
+mod diff;
+mod eject;
 mod enable;
+mod explain;
 mod inject;
 mod lint;
 mod manifests;
 mod process;
+mod status;
+mod table;
 mod webhook;
 
+use std::ffi::OsStr;
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Operator-grade life cycle for a StatefulSet you did not write.
 ///
@@ -30,6 +40,10 @@ pub struct Cli {
 enum Command {
     Inject(inject::Args),
     Lint(lint::Args),
+    Explain(explain::Args),
+    Status(status::Args),
+    Audit(audit::Args),
+    Check(check::Args),
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Webhook(webhook::Args),
@@ -38,15 +52,50 @@ enum Command {
     Completion(completion::Args),
 }
 
+/// What the binary is called when `kubectl` starts it as its plugin `kubectl guardian`.
+const PLUGIN: &str = "kubectl-guardian";
+
+/// The name of the file that was started.
+fn called() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    path.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str).unwrap_or("guardian").to_owned()
+}
+
+/// The command line as it is called: help and errors show the name that was typed.
+fn command(called: &str) -> clap::Command {
+    let command = Cli::command();
+    if called == PLUGIN { as_plugin(command.bin_name("kubectl guardian")) } else { command }
+}
+
+/// The examples of each subcommand, as they are typed.
+fn as_plugin(mut command: clap::Command) -> clap::Command {
+    if let Some(examples) = command.get_after_help().map(ToString::to_string) {
+        command = command
+            .after_help(examples.replace("  guardian ", "  kubectl guardian ").replace("| guardian ", "| kubectl guardian "));
+    }
+    command.mut_subcommands(as_plugin)
+}
+
 impl Cli {
+    /// Reads the command line; prints what is wrong with it, or the help that it asks for, and ends.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let matches = command(&called()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the subcommand to its end.
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Inject(args) => finish(inject::run(&args)),
             Command::Lint(args) => finish(lint::run(&args)),
+            Command::Explain(args) => finish(explain::run(&args)),
+            Command::Status(args) => finish(status::run(&args)),
+            Command::Check(args) => finish(check::run(&args)),
+            Command::Audit(args) => finish_or(audit::run(&args), audit::AuditError::is_usage),
             Command::Enable(args) => finish(enable::enable(&args)),
-            Command::Disable(args) => finish(enable::disable(&args)),
+            Command::Disable(args) => finish_or(enable::disable(&args), enable::EnableError::is_usage),
             Command::Webhook(args) => finish(webhook::run(&args)),
             Command::Controller(args) => finish(controller::run(&args)),
             Command::Certs(args) => finish(certs::run(&args)),
@@ -56,11 +105,16 @@ impl Cli {
 }
 
 fn finish<E: Display>(result: Result<(), E>) -> ExitCode {
+    finish_or(result, |_| false)
+}
+
+/// The same, where only the subcommand itself can tell that it was called wrongly.
+fn finish_or<E: Display>(result: Result<(), E>, is_usage: impl Fn(&E) -> bool) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("guardian: {error}");
-            ExitCode::FAILURE
+            if is_usage(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

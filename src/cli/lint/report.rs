@@ -100,6 +100,6 @@ fn style(level: Level) -> Style {
 }
 
 /// A number with its noun.
-pub(super) fn counted(n: usize, noun: &str) -> String {
+pub(in crate::cli) fn counted(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

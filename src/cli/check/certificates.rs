@@ -1,0 +1,141 @@
+//! The webhook configurations, and the authorities that they trust.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use kube::Api;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_parser::parse_x509_certificate;
+
+use super::super::cluster::{Cluster, ClusterError, call};
+use super::Check;
+
+/// An authority that has not been replaced this long before its end will not be.
+const LATE: SignedDuration = SignedDuration::from_hours(24);
+/// What the API server asks us about.
+const MUTATING: [&str; 1] = ["statefulsets.stateful-guardian.io"];
+const VALIDATING: [&str; 2] = ["policies.stateful-guardian.io", "guards.stateful-guardian.io"];
+
+/// A webhook of a configuration.
+struct Webhook {
+    name: String,
+    bundle: Option<ByteString>,
+}
+
+pub(super) async fn check(cluster: &Cluster, name: &str, now: Timestamp) -> Vec<Check> {
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let mutating = call(format!("read the MutatingWebhookConfiguration {name}"), mutating.get_opt(name)).await;
+    let mutating = mutating.map(|found| {
+        let webhooks = found?.webhooks.unwrap_or_default().into_iter();
+        Some(webhooks.map(|w| Webhook { name: w.name, bundle: w.client_config.ca_bundle }).collect())
+    });
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let validating = call(format!("read the ValidatingWebhookConfiguration {name}"), validating.get_opt(name)).await;
+    let validating = validating.map(|found| {
+        let webhooks = found?.webhooks.unwrap_or_default().into_iter();
+        Some(webhooks.map(|w| Webhook { name: w.name, bundle: w.client_config.ca_bundle }).collect())
+    });
+    vec![
+        configuration(&format!("MutatingWebhookConfiguration/{name}"), mutating, &MUTATING, now),
+        configuration(&format!("ValidatingWebhookConfiguration/{name}"), validating, &VALIDATING, now),
+    ]
+}
+
+fn configuration(subject: &str, found: Result<Option<Vec<Webhook>>, ClusterError>, wanted: &[&str], now: Timestamp) -> Check {
+    let install = "install it again: kubectl apply -k manifests/base, or your overlay";
+    let webhooks = match found {
+        Err(error) => return Check::unread("webhooks", subject, &error),
+        Ok(None) => return Check::failed("webhooks", subject, "there is none, so the API server asks nobody", install),
+        Ok(Some(webhooks)) => webhooks,
+    };
+    if let Some(missing) = wanted.iter().find(|wanted| !webhooks.iter().any(|webhook| webhook.name == **wanted)) {
+        return Check::failed("webhooks", subject, format!("it lacks {missing}"), install);
+    }
+    let mut first_end: Option<Timestamp> = None;
+    for Webhook { name, bundle } in &webhooks {
+        let bundle = bundle.as_ref().map(|bundle| bundle.0.as_slice()).filter(|bundle| !bundle.is_empty());
+        let Some(bundle) = bundle else {
+            let remedy = "guardian-certs writes it (or cert-manager, where that is used): see why it does not, in its log";
+            return Check::failed(
+                "webhooks",
+                subject,
+                format!("{name} has no caBundle, so the API server trusts nobody"),
+                remedy,
+            );
+        };
+        let Some(end) = last_end(bundle, now) else {
+            let remedy = "see the log of guardian-certs; `guardian certs --once` makes a new authority";
+            return Check::failed("webhooks", subject, format!("no certificate of the caBundle of {name} is valid now"), remedy);
+        };
+        first_end = first_end.map_or(Some(end), |first| Some(first.min(end)));
+    }
+    let Some(end) = first_end else { return Check::failed("webhooks", subject, "it has no webhook", install) };
+    if end.duration_since(now) < LATE {
+        return Check::failed(
+            "webhooks",
+            subject,
+            format!("its authority ends {end}"),
+            "see why guardian-certs does not renew it, in its log",
+        );
+    }
+    Check::ok("webhooks", subject, format!("trusts an authority until {end}"))
+}
+
+/// When the longest-lived authority of a bundle that is valid now ends; `None` where there is none.
+fn last_end(bundle: &[u8], now: Timestamp) -> Option<Timestamp> {
+    let certificates = CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok);
+    let valid = certificates.filter_map(|certificate| {
+        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        let (begin, end) = (at(parsed.validity().not_before)?, at(parsed.validity().not_after)?);
+        (begin <= now && now < end).then_some(end)
+    });
+    valid.max()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::super::State;
+    use super::*;
+
+    fn bundle(year: i32) -> ByteString {
+        let mut parameters = CertificateParams::new(vec!["ca".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        ByteString(parameters.self_signed(&KeyPair::generate().unwrap()).unwrap().pem().into_bytes())
+    }
+
+    fn looked_at(bundles: [Option<ByteString>; 2]) -> Check {
+        let now = "2027-01-01T00:00:00Z".parse().unwrap();
+        let webhooks = VALIDATING.iter().zip(bundles).map(|(name, bundle)| Webhook { name: (*name).to_owned(), bundle });
+        configuration("V/x", Ok(Some(webhooks.collect())), &VALIDATING, now)
+    }
+
+    #[test]
+    fn each_webhook_must_trust_an_authority_that_is_valid_for_a_while() {
+        let both = ByteString([bundle(2021).0, bundle(2030).0].concat());
+        let cases = [
+            ([Some(bundle(2030)), Some(both)], State::Ok, "trusts an authority until 2030-01-01T00:00:00Z"),
+            ([Some(bundle(2030)), None], State::Failed, "guards.stateful-guardian.io has no caBundle"),
+            ([Some(bundle(2030)), Some(ByteString(Vec::new()))], State::Failed, "guards.stateful-guardian.io has no caBundle"),
+            ([Some(bundle(2021)), Some(bundle(2030))], State::Failed, "no certificate of the caBundle of policies."),
+            ([Some(ByteString(b"rubbish".to_vec())), Some(bundle(2030))], State::Failed, "no certificate"),
+        ];
+        for (bundles, state, words) in cases {
+            let check = looked_at(bundles);
+            assert!(check.state == state && check.message.contains(words), "{words}: {check:?}");
+            assert_eq!(check.remedy.is_empty(), state == State::Ok, "each failure says what to do");
+        }
+        let now = "2029-12-31T12:00:00Z".parse().unwrap();
+        let webhooks = vec![Webhook { name: MUTATING[0].to_owned(), bundle: Some(bundle(2030)) }];
+        let late = configuration("M/x", Ok(Some(webhooks)), &MUTATING, now);
+        assert!(late.state == State::Failed && late.message.contains("ends 2030"), "{late:?}");
+        let none = configuration("M/x", Ok(None), &MUTATING, now);
+        assert!(none.state == State::Failed && none.message.contains("asks nobody"), "{none:?}");
+        let lacks = configuration("M/x", Ok(Some(Vec::new())), &MUTATING, now);
+        assert!(lacks.state == State::Failed && lacks.message.contains("lacks statefulsets."), "{lacks:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The cluster as the caller may see it: each call under one deadline, and what a namespace has of sets and policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use guardian_core::admission::{Settings, Snapshot};
+use guardian_core::policy::{self, Policy};
+use guardian_core::{names, standing};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::{ListParams, PartialObjectMeta};
+use kube::{Api, Client, ResourceExt};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// One call to the API server.
+const CALL: Duration = Duration::from_secs(10);
+/// Objects of one page of a list: at 20 kB a StatefulSet, 10 MB of an answer.
+const PAGE: u32 = 500;
+
+/// Why the cluster gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClusterError {
+    #[error("no way to the API server: {0}")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("no runtime: {0}")]
+    Runtime(#[source] std::io::Error),
+    #[error("cannot {what}: {error}")]
+    Call { what: String, error: Box<kube::Error> },
+    #[error("cannot {0}: no answer within {seconds} s", seconds = CALL.as_secs())]
+    Silence(String),
+    #[error("there is no {0}")]
+    Missing(String),
+}
+
+impl ClusterError {
+    /// The HTTP status of a refusal.
+    pub(super) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Call { error, .. } => match error.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Runs `body` with a client of the caller's kubeconfig.
+pub(super) fn run<T, E: From<ClusterError>>(body: impl AsyncFnOnce(Cluster) -> Result<T, E>) -> Result<T, E> {
+    runtime()?.block_on(async {
+        let client = Client::try_default().await.map_err(|e| ClusterError::Client(Box::new(e)))?;
+        body(Cluster { client }).await
+    })
+}
+
+/// What a command that waits runs on.
+pub(super) fn runtime() -> Result<Runtime, ClusterError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Runtime)
+}
+
+/// Waits for one answer.
+pub(super) async fn call<T>(what: impl Into<String>, request: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
+    match tokio::time::timeout(CALL, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(ClusterError::Call { what: what.into(), error: Box::new(error) }),
+        Err(_) => Err(ClusterError::Silence(what.into())),
+    }
+}
+
+/// The way to the API server.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    pub(super) client: Client,
+}
+
+/// What a namespace says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) enabled: bool,
+    /// Everything in it is on hold, and why.
+    pub(super) hold: Option<String>,
+}
+
+/// The policies of a namespace.
+pub(super) struct Policies {
+    pub(super) snapshot: Snapshot,
+    /// Policies that cannot be read, and why. Their last good revision is in force; only the webhook knows which that is.
+    pub(super) problems: Vec<String>,
+}
+
+impl Cluster {
+    /// The namespace that is named, or the one of the kubeconfig.
+    pub(super) fn namespace_or_default(&self, named: Option<&str>) -> String {
+        named.unwrap_or_else(|| self.client.default_namespace()).to_owned()
+    }
+
+    /// One namespace.
+    pub(super) async fn place(&self, name: &str) -> Result<Place, ClusterError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let found = call(format!("read the namespace {name}"), api.get_metadata_opt(name)).await?;
+        found.map(Place::from).ok_or_else(|| ClusterError::Missing(format!("namespace {name}")))
+    }
+
+    /// Every namespace that is enabled, by name.
+    pub(super) async fn enabled(&self) -> Result<Vec<Place>, ClusterError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let enabled = ListParams::default().labels(&format!("{}=true", names::ENABLED));
+        let found = call("list the namespaces", api.list_metadata(&enabled)).await?;
+        let mut places: Vec<Place> = found.items.into_iter().map(Place::from).collect();
+        places.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(places)
+    }
+
+    /// The StatefulSets of a namespace by name, each as the API server sent it.
+    pub(super) async fn sets(&self, namespace: &str) -> Result<Vec<Value>, ClusterError> {
+        let what = || format!("list the StatefulSets of {namespace}");
+        let mut sets: Vec<Value> = Vec::new();
+        let mut from = String::new();
+        loop {
+            let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets?limit={PAGE}{from}");
+            let mut page: Value = self.raw(what(), &path).await?;
+            sets.extend(page.get_mut("items").and_then(Value::as_array_mut).into_iter().flat_map(std::mem::take));
+            match page.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty()) {
+                Some(token) => from = format!("&continue={token}"),
+                None => break,
+            }
+        }
+        sets.sort_by(|a, b| name(a).cmp(name(b)));
+        Ok(sets)
+    }
+
+    /// One StatefulSet as the API server sent it.
+    pub(super) async fn set(&self, namespace: &str, name: &str) -> Result<Value, ClusterError> {
+        let what = format!("read the StatefulSet {name} of {namespace}");
+        let found = self.raw(what, &format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}")).await;
+        found.map_err(|error| match error.code() {
+            Some(404) => ClusterError::Missing(format!("StatefulSet {name} in {namespace}")),
+            _ => error,
+        })
+    }
+
+    async fn raw(&self, what: String, path: &str) -> Result<Value, ClusterError> {
+        // A name that cannot be in a path is the caller's; the API server would not find it either.
+        let request = http::Request::get(path).body(Vec::new());
+        let request = request.map_err(|e| ClusterError::Client(Box::new(e)))?;
+        call(what, self.client.request(request)).await
+    }
+
+    /// The policies of a namespace, and the PriorityClasses that there are, if the caller may list them.
+    pub(super) async fn policies(&self, namespace: &str) -> Result<Policies, ClusterError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let labelled = ListParams::default().labels(&format!("{}=true", names::POLICY));
+        let maps = call(format!("list the policies of {namespace}"), api.list(&labelled)).await?;
+        let mut policies: BTreeMap<String, Arc<Policy>> = BTreeMap::new();
+        let mut problems = Vec::new();
+        for map in maps.items {
+            match policy::parse(&map.name_any(), map.data.as_ref().unwrap_or(&BTreeMap::new())) {
+                Ok(policy) => drop(policies.insert(map.name_any(), Arc::new(policy))),
+                Err(invalid) => problems.push(format!("policy {} of {namespace}: {invalid}", map.name_any())),
+            }
+        }
+        let classes: Api<PriorityClass> = Api::all(self.client.clone());
+        let classes = call("list the PriorityClasses", classes.list_metadata(&ListParams::default())).await.ok();
+        let classes = classes.map(|list| list.items.iter().map(ResourceExt::name_any).collect::<BTreeSet<_>>());
+        Ok(Policies { snapshot: Snapshot { priority_classes: classes, ..standing::snapshot(namespace, policies) }, problems })
+    }
+
+    /// The names of the webhook's pods, in their order.
+    pub(super) async fn webhook_pods(&self, installation: &str) -> Result<Vec<String>, ClusterError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), installation);
+        let labelled = ListParams::default().labels("app.kubernetes.io/name=guardian-webhook");
+        let pods = call(format!("list the pods of {installation}"), api.list_metadata(&labelled)).await?;
+        let mut names: Vec<String> = pods.items.iter().map(ResourceExt::name_any).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The image that the webhook of this installation writes, if the caller may see it.
+    pub(super) async fn image(&self, installation: &str) -> Option<String> {
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), installation);
+        let webhook = call("read the webhook's Deployment", api.get("guardian-webhook")).await.ok()?;
+        let containers = webhook.spec?.template.spec?.containers;
+        let mut variables = containers.into_iter().flat_map(|container| container.env.unwrap_or_default());
+        variables.find(|variable| variable.name == "GUARDIAN_IMAGE")?.value
+    }
+}
+
+/// What the webhook would be told: the installation's image, or, where that is not known, the one that was written into the set.
+pub(super) fn settings(image: Option<&str>, set: &Value) -> Settings {
+    let inits = set.pointer("/spec/template/spec/initContainers").and_then(Value::as_array).into_iter().flatten();
+    let mut written =
+        inits.filter(|c| c.get("name").and_then(Value::as_str) == Some(names::INIT)).filter_map(|c| c.get("image")?.as_str());
+    let image = image.or_else(|| written.next()).unwrap_or(concat!("stateful-guardian:", env!("CARGO_PKG_VERSION")));
+    Settings { image: image.to_owned() }
+}
+
+/// The name of an object.
+pub(super) fn name(object: &Value) -> &str {
+    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
+}
+
+impl From<PartialObjectMeta<Namespace>> for Place {
+    fn from(namespace: PartialObjectMeta<Namespace>) -> Self {
+        Self {
+            enabled: namespace.labels().get(names::ENABLED).is_some_and(|enabled| enabled == "true"),
+            hold: namespace.annotations().get(names::HOLD).cloned(),
+            name: namespace.name_any(),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Aligned columns, as `kubectl get` prints them.
+
+use std::io::{self, Write};
+
+/// Writes the rows under their headings, each column as wide as its longest cell; the last one is not padded.
+pub(super) fn write<const N: usize>(out: &mut impl Write, headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
+    let headings = headings.map(str::to_owned);
+    let all = || std::iter::once(&headings).chain(rows);
+    let mut widths = [0; N];
+    for row in all() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in all() {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("   ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn columns_are_as_wide_as_their_longest_cell_in_letters() {
+        let mut out = Vec::new();
+        let rows = [["ä".to_owned(), "x".to_owned()], ["long".to_owned(), String::new()]];
+        super::write(&mut out, ["A", "B"], &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "A      B\nä      x\nlong\n");
+    }
+}

@@ -1,0 +1,263 @@
+//! The commands that ask a cluster, against one in memory.
+
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
+
+mod command;
+
+use std::process::Command;
+
+use command::Done;
+use guardian_core::names;
+use guardian_core::sim::{Key, Resource};
+use guardian_testing::{Api, Served};
+use serde_json::{Value, json};
+use stateful_guardian::controller::Clock;
+use tempfile::TempDir;
+
+const POLICY: &str = "apiVersion: stateful-guardian.io/v1alpha1\nkind: GuardianPolicy\nselector: {matchLabels: {app: db}}\n\
+                      hooks: {preStop: {command: [stop], timeout: 60s}}\n";
+
+/// A cluster, and the CLI of somebody who may do everything there.
+struct World {
+    api: Api,
+    _served: Served,
+    folder: TempDir,
+}
+
+impl World {
+    /// With the namespace `shop`, which is enabled, and a policy.
+    fn new() -> Self {
+        let api = Api::new(Clock::system());
+        let served = Served::start(&api);
+        let folder = tempfile::tempdir().expect("a folder");
+        served.write_kubeconfig(&folder.path().join("config"), "shop");
+        let world = Self { api, _served: served, folder };
+        world.put("v1", "namespaces", "", "shop", json!({"metadata": {"labels": {(names::ENABLED): "true"}}}));
+        world.policy(POLICY);
+        world
+    }
+
+    fn put(&self, api_version: &str, plural: &str, namespace: &str, name: &str, object: Value) {
+        let key = Resource::new(api_version, plural).named(namespace, name);
+        let now = Clock::system().now();
+        self.api.world(|world| {
+            if !world.edit(&key, |stored| {
+                let version = stored["metadata"]["resourceVersion"].clone();
+                *stored = object.clone();
+                stored["metadata"]["name"] = json!(name);
+                stored["metadata"]["namespace"] = json!(namespace);
+                stored["metadata"]["resourceVersion"] = version;
+            }) {
+                world.create(&key, object, now).map(drop).expect("a new object");
+            }
+        });
+    }
+
+    fn policy(&self, text: &str) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {(names::POLICY): "true"}}, "data": {(names::POLICY_KEY): text},
+        });
+        self.put("v1", "configmaps", "shop", "db-policy", map);
+    }
+
+    /// As the webhook admits it.
+    fn guarded(&self, name: &str) {
+        let set = set(name).to_string();
+        let policy = self.folder.path().join("policy.yaml");
+        let map = json!({"kind": "ConfigMap", "metadata": {"name": "db-policy", "labels": {(names::POLICY): "true"}}, "data": {(names::POLICY_KEY): POLICY}});
+        std::fs::write(&policy, map.to_string()).expect("a file");
+        let done = command::guardian(&["inject", "-f", "-", "--policy", &policy.display().to_string(), "-o", "json"], &set);
+        self.put("apps/v1", "statefulsets", "shop", name, serde_json::from_str(&done.stdout).expect("JSON"));
+    }
+
+    fn stored(&self, name: &str) -> Value {
+        let key: Key = Resource::new("apps/v1", "statefulsets").named("shop", name);
+        self.api.world(|world| world.get(&key).cloned()).expect("the set")
+    }
+
+    fn guardian(&self, arguments: &[&str]) -> Done {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_guardian"));
+        command::run(command.args(arguments).env("KUBECONFIG", self.folder.path().join("config")), "")
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let done = self.guardian(arguments);
+        assert_eq!(done.code, Some(0), "{arguments:?}: {}", done.stderr);
+        serde_json::from_str(&done.stdout).expect("one JSON document")
+    }
+}
+
+fn set(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "labels": {"app": "db"}},
+        "spec": {"replicas": 1, "serviceName": name, "template": {
+            "metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "db", "image": "db:1"}]},
+        }},
+    })
+}
+
+#[test]
+fn status_tells_what_waits_for_the_next_change_of_each_template() {
+    let world = World::new();
+    world.guarded("kept");
+    world.put("apps/v1", "statefulsets", "shop", "late", set("late"));
+    let states = |document: &Value| -> Vec<String> {
+        let sets = document["sets"].as_array().expect("sets").iter();
+        sets.map(|s| {
+            format!("{} {} {}", s["name"].as_str().unwrap_or_default(), s["state"].as_str().unwrap_or_default(), s["pending"])
+        })
+        .collect()
+    };
+    let before = world.json(&["status", "-o", "json"]);
+    assert_eq!(states(&before), ["kept Guarded false", "late Unguarded true"]);
+    assert_eq!(before["sets"][0]["recorded"]["revision"], before["sets"][0]["revision"]);
+
+    world.policy(&POLICY.replace("60s", "61s"));
+    let after = world.json(&["status", "-A", "-o", "json"]);
+    assert_eq!(states(&after), ["kept Pending true", "late Unguarded true"]);
+    assert_eq!(after["sets"][0]["recorded"], before["sets"][0]["recorded"]);
+    assert_ne!(after["sets"][0]["recorded"]["revision"], after["sets"][0]["revision"]);
+    let table = world.guardian(&["status", "-n", "shop", "kept"]).stdout;
+    assert!(table.starts_with("NAMESPACE   SET    STATE     POLICY"), "{table}");
+    assert!(table.contains("the policy was edited") && !table.contains("shop        late"), "{table}");
+}
+
+#[test]
+fn status_tells_a_hold_a_broken_policy_and_a_namespace_that_is_not_enabled() {
+    let world = World::new();
+    world.guarded("db");
+    world.put("v1", "namespaces", "", "shop", json!({"metadata": {"labels": {}, "annotations": {(names::HOLD): "night shift"}}}));
+    world.policy("this: is no policy");
+    let status = world.json(&["status", "-o", "json"]);
+    assert_eq!((&status["sets"][0]["state"], &status["sets"][0]["hold"]), (&json!("NotEnabled"), &json!("night shift")));
+    assert!(status["problems"][0].as_str().is_some_and(|p| p.contains("db-policy")), "{status}");
+    let nowhere = world.guardian(&["status", "-n", "nowhere"]);
+    assert_eq!(nowhere.code, Some(1));
+    assert!(nowhere.stderr.contains("there is no namespace nowhere"), "{}", nowhere.stderr);
+}
+
+#[test]
+fn explain_of_a_stored_set_says_that_it_is_pinned_and_what_its_next_change_takes_up() {
+    let world = World::new();
+    world.guarded("db");
+    let told = world.guardian(&["explain", "db", "-o", "text"]).stdout;
+    assert!(told.contains("Guarded\nNothing is written now, nor at the next change"), "{told}");
+
+    world.policy(&POLICY.replace("60s", "80s"));
+    let told = world.guardian(&["explain", "-n", "shop", "db", "-o", "text"]).stdout;
+    for words in [
+        "Pending: the policy was edited",
+        "its template is pinned",
+        "terminationGracePeriodSeconds: 70 -> 90",
+        "-      terminationGracePeriodSeconds: 70",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let before = world.stored("db");
+    let explained = world.json(&["explain", "db"]);
+    assert_eq!(explained["sets"][0]["appliesAt"], "nextTemplateChange");
+    assert_eq!(world.stored("db"), before, "nothing is written");
+    let missing = world.guardian(&["explain", "none"]);
+    assert!(missing.code == Some(1) && missing.stderr.contains("there is no StatefulSet none in shop"), "{}", missing.stderr);
+}
+
+#[test]
+fn audit_merges_the_logs_of_all_replicas() {
+    let world = World::new();
+    let line = |second: u32, user: &str, decision: &str| {
+        json!({
+            "log": "audit", "time": format!("2027-01-01T10:00:{second:02}Z"), "user": user, "operation": "DELETE",
+            "kind": "apps/v1/StatefulSet", "namespace": "shop", "name": "db", "decision": decision, "reason": "DeletionDenied",
+        })
+    };
+    let log = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let logs =
+        [log(&[line(1, "bob", "denied"), line(4, "bob", "denied")]), log(&[line(2, "amy", "denied"), line(3, "bob", "allowed")])];
+    for (n, log) in logs.iter().enumerate() {
+        let pod = json!({"metadata": {"labels": {"app.kubernetes.io/name": "guardian-webhook"}}, "log": log});
+        world.put("v1", "pods", "stateful-guardian", &format!("guardian-webhook-{n}"), pod);
+    }
+    let seconds = |document: &Value| -> Vec<String> {
+        let entries = document["entries"].as_array().expect("entries").iter();
+        entries.map(|entry| entry["time"].as_str().unwrap_or_default().get(17..19).unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(seconds(&world.json(&["audit", "-o", "json"])), ["01", "02", "03", "04"]);
+    assert_eq!(seconds(&world.json(&["audit", "--user", "bob", "--decision", "denied", "-o", "json"])), ["01", "04"]);
+    let nobody = world.guardian(&["audit", "--installation", "elsewhere"]);
+    assert!(nobody.code == Some(1) && nobody.stderr.contains("no webhook runs in the namespace elsewhere"), "{}", nobody.stderr);
+}
+
+#[test]
+fn eject_takes_out_what_was_written_after_the_namespace_is_opted_out() {
+    let world = World::new();
+    world.guarded("one");
+    world.guarded("two");
+    world.put("apps/v1", "statefulsets", "shop", "own", set("own"));
+    let before = world.stored("one");
+    let enabled = || {
+        let key = Resource::new("v1", "namespaces").named("", "shop");
+        world.api.world(|world| world.get(&key).cloned()).expect("the namespace")["metadata"]["labels"][names::ENABLED] == "true"
+    };
+
+    let asked = world.guardian(&["disable", "shop", "--eject"]);
+    assert_eq!(asked.code, Some(2), "{}", asked.stderr);
+    assert!(asked.stderr.contains("--yes"), "{}", asked.stderr);
+    assert!(enabled(), "asked before anything is done");
+
+    let rehearsed = world.guardian(&["disable", "shop", "--eject", "--dry-run"]);
+    assert_eq!(rehearsed.code, Some(0), "{}", rehearsed.stderr);
+    assert!(
+        rehearsed.stdout.contains("StatefulSet one: ") && !rehearsed.stdout.contains("StatefulSet own"),
+        "{}",
+        rehearsed.stdout
+    );
+    assert_eq!(world.stored("one"), before);
+    assert!(enabled());
+
+    let done = world.guardian(&["disable", "shop", "--eject", "--yes"]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(!enabled());
+    for name in ["one", "two", "own"] {
+        assert_eq!(world.stored(name)["spec"], set(name)["spec"], "{name}");
+    }
+    assert!(done.stdout.contains("StatefulSet two: ") && done.stdout.contains("1 pod is restarted"), "{}", done.stdout);
+    let again = world.guardian(&["disable", "shop", "--eject"]);
+    assert!(again.code == Some(0) && again.stdout.contains("no StatefulSet of shop"), "{}{}", again.stdout, again.stderr);
+}
+
+#[test]
+fn check_names_what_is_missing_and_what_to_do() {
+    let world = World::new();
+    let checked = world.guardian(&["check", "-o", "json"]);
+    assert_eq!(checked.code, Some(1));
+    let document: Value = serde_json::from_str(&checked.stdout).expect("one JSON document");
+    let checks = document["checks"].as_array().expect("checks");
+    let failed: Vec<&str> = checks.iter().filter(|c| c["state"] == "failed").filter_map(|c| c["name"].as_str()).collect();
+    // Three Deployments, the endpoints, two configurations, the RoleBinding; and this server lets a broken policy through.
+    let expected =
+        ["deployment", "deployment", "deployment", "endpoints", "webhooks", "webhooks", "namespace", "webhook is asked"];
+    assert_eq!(failed, expected, "{document:#}");
+    assert_eq!(document["failed"], expected.len());
+    assert!(
+        checks.iter().filter(|c| c["state"] != "ok").all(|c| c["remedy"].as_str().is_some_and(|r| !r.is_empty())),
+        "{document:#}"
+    );
+
+    for name in ["guardian-certs", "guardian-webhook", "guardian-controller"] {
+        let deployment = json!({"spec": {"replicas": 2, "selector": {}, "template": {}}, "status": {"availableReplicas": 1}});
+        world.put("apps/v1", "deployments", "stateful-guardian", name, deployment);
+    }
+    let enabled = world.guardian(&["enable", "shop"]);
+    assert_eq!(enabled.code, Some(0), "{}", enabled.stderr);
+    let text = world.guardian(&["check"]);
+    assert_eq!(text.code, Some(1));
+    for words in [
+        "ok       deployment stateful-guardian/guardian-webhook: 1 of 2 replicas are available",
+        "ok       namespace shop: enabled, and the controller has its rights",
+        "FAILED   webhooks MutatingWebhookConfiguration/stateful-guardian: there is none",
+        "kubectl apply -k manifests/base",
+        "guardian: 4 checks failed",
+    ] {
+        assert!(text.stdout.contains(words) || text.stderr.contains(words), "{words}: {}{}", text.stdout, text.stderr);
+    }
+}
