@@ -4,6 +4,7 @@
 
 mod admission;
 mod evictions;
+mod cli;
 mod guards;
 mod namespaces;
 mod offline;
