@@ -1,10 +1,9 @@
-//! Who waits for whom: pods that are made one after the other, probes that ask for peers, hooks that wait for readiness.
+//! Who waits for whom: pods that are made one after the other, probes that ask for peers, hooks that wait for all pods.
 
 use serde_json::Value;
 
-use super::rule::{ORDERED_READY_BOOTSTRAP, ORDERED_READY_PROBE, READY_WAITS_FOR_ITSELF};
+use super::rule::{ORDERED_READY_BOOTSTRAP, ORDERED_READY_PROBE};
 use super::{Finding, Guarded, in_container};
-use crate::policy::When;
 
 /// A pod is ready once these succeed.
 const PROBES: [&str; 2] = ["readinessProbe", "startupProbe"];
@@ -23,12 +22,6 @@ pub(super) fn check(set: &Guarded<'_>) -> Vec<Finding> {
             policy.name
         );
         findings.push(set.find(ORDERED_READY_BOOTSTRAP, &["spec"], message));
-    }
-    for (hook, terms) in [("join", &policy.hooks.join), ("rejoin", &policy.hooks.rejoin)] {
-        if terms.as_ref().is_some_and(|hook| hook.when == When::Ready) {
-            let message = format!("hooks.{hook} of policy {} says `when: ready`, and readyAfter waits for it", policy.name);
-            findings.push(set.find(READY_WAITS_FOR_ITSELF, &[], message));
-        }
     }
     findings
 }

@@ -80,7 +80,8 @@ rules! {
         "One policy guards a set: of several that select it the first by name, which changes when another is added."
         "Make the selectors disjoint, or name one policy in the set's annotation stateful-guardian.io/policy."
     MISSING_CONTAINER "missing-container" Error
-        "A policy that names a container which the pod template lacks is not applied at all: the set goes through unguarded."
+        "No hook can run in a container that the pod template lacks. Where `container`, `init`, `join`, `rejoin` or `preStop` names it, the \
+         policy is not applied at all: the set goes through unguarded."
         "Name a container of the template, or leave `container` out: hooks run in the first one then."
     RESERVED_NAME "reserved-name" Error
         "The volume name guardian and the mount path /guardian are the runner's: the set goes through unguarded."
@@ -91,11 +92,9 @@ rules! {
         "Set podManagementPolicy: Parallel, or let the probe ask the pod about itself alone."
     ORDERED_READY_BOOTSTRAP "ordered-ready-bootstrap" Error
         "`bootstrap` waits for all pods, `readyAfter: join` keeps the first pod from being ready until its join, which comes after \
-         bootstrap, and OrderedReady makes no second pod until the first is ready: each waits for the other."
+         bootstrap, and OrderedReady makes no second pod until the first is ready: each waits for the other, until the startup probe \
+         gives up waiting, pod by pod."
         "Set podManagementPolicy: Parallel, or remove `readyAfter`."
-    READY_WAITS_FOR_ITSELF "ready-waits-for-itself" Error
-        "The hook waits until its pod is ready, and the pod becomes ready only after the hook."
-        "Set `when: running` for the hook, or remove `readyAfter`."
     HEADLESS_SERVICE_HIDES_UNREADY "headless-service-hides-unready" Warning
         "The names of pods that are not ready do not resolve, so a hook that runs before its pod and its peers are ready finds nobody."
         "Set publishNotReadyAddresses: true on the headless Service; send clients to another Service."
@@ -119,6 +118,9 @@ rules! {
     OWN_PRE_STOP_STAYS "own-pre-stop-stays" Warning
         "A container has one preStop handler. Yours cannot be chained, so it stays, and the policy's preStop hook never runs."
         "Make yours a command, or set inject.ownPreStop: replace."
+    OWN_STARTUP_PROBE_STAYS "own-startup-probe-stays" Warning
+        "A container has one startupProbe. Yours stays, so the pod may be ready before its hook has run, whatever `readyAfter` says."
+        "Remove yours, or set protect.override: true."
     LIVENESS_UNDER_HOOK "liveness-under-hook" Warning
         "A pod that is still joining may not answer its liveness probe, and the kubelet restarts it in the middle of the hook, again \
          and again."

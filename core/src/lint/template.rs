@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use super::rule::{
     DATA_ON_EMPTY_DIR, GRACE_UNDER_PRE_STOP, LIVENESS_UNDER_HOOK, MISSING_CONTAINER, NO_RESOURCES, OWN_PRE_STOP_STAYS,
-    RESERVED_NAME, RESERVED_PRIORITY_CLASS, SEVERAL_POLICIES,
+    OWN_STARTUP_PROBE_STAYS, RESERVED_NAME, RESERVED_PRIORITY_CLASS, SEVERAL_POLICIES,
 };
 use super::{Finding, Guarded, in_container, list, name_of};
 use crate::admission::STOP_TIME;
 use crate::names;
-use crate::policy::{Hook, Hooks, OwnPreStop, Policy};
+use crate::policy::{Hook, Hooks, OwnPreStop, Policy, READY_WITHIN};
 
 const GRACE: &str = "terminationGracePeriodSeconds";
 /// What the API server writes where the user writes nothing; so this value is taken for nobody's choice.
@@ -31,6 +31,7 @@ pub(super) fn check(set: &Guarded<'_>) -> Vec<Finding> {
     }
     findings.extend(no_resources(set));
     findings.extend(pre_stop(set, policy));
+    findings.extend(own_startup_probe(set, policy));
     findings.extend(liveness(set, policy));
     findings
 }
@@ -145,12 +146,27 @@ fn pre_stop(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {
     })
 }
 
+fn own_startup_probe(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {
+    let hook = policy.hooks.rejoin.as_ref().or(policy.hooks.join.as_ref());
+    let (at, container) = set.hook_container(hook.and_then(|hook| hook.container.as_ref()))?;
+    let own = container.get("startupProbe").and_then(Value::as_object).is_some_and(|probe| !probe.is_empty());
+    // One that is ours was written by this policy, or an earlier one.
+    let ours = container.pointer("/startupProbe/exec/command/0").and_then(Value::as_str) == Some(names::RUNNER);
+    (policy.ready_after.is_some() && own && !ours && !policy.protect.overrides).then(|| {
+        let message =
+            format!("the container {} has a startupProbe, and policy {} has readyAfter", name_of(container), policy.name);
+        set.find(OWN_STARTUP_PROBE_STAYS, &in_container(&at, &["startupProbe"]), message)
+    })
+}
+
 /// Would a pod that runs a hook be restarted by its liveness probe before the hook may end?
 fn liveness(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {
     let joining = named(&policy.hooks).filter(|(name, _)| ["bootstrap", "join", "rejoin"].contains(name));
     joining.into_iter().find_map(|(name, hook)| {
         let (at, container) = set.hook_container(hook.container.as_ref())?;
-        let startup = container.get("startupProbe").map_or(Duration::ZERO, patience);
+        // `readyAfter` brings a startup probe that succeeds after this time at the latest.
+        let ours = if policy.ready_after.is_some() { READY_WITHIN } else { Duration::ZERO };
+        let startup = container.get("startupProbe").map_or(ours, patience);
         let allowed = patience(container.get("livenessProbe")?) + startup;
         (allowed < hook.timeout).then(|| {
             let message = format!(

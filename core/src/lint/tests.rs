@@ -145,9 +145,20 @@ fn each_rule_finds_what_it_is_for_and_nothing_close_to_it() {
             &["ordered-ready-bootstrap Set(0) spec"],
         ),
         (
-            "join waits for itself",
-            |w| w.policy("readyAfter: join\nhooks: {join: {command: [j], when: ready}}"),
-            &["ready-waits-for-itself Set(0) "],
+            "a startup probe of the user's own",
+            |w| {
+                w.policy("readyAfter: join\nhooks: {join: {command: [j]}}");
+                w.container()["startupProbe"] = json!({"tcpSocket": {"port": 1}});
+            },
+            &["own-startup-probe-stays Set(0) spec.template.spec.containers.0.startupProbe"],
+        ),
+        (
+            "liveness after the startup probe of readyAfter",
+            |w| {
+                w.policy("readyAfter: join\nhooks: {join: {command: [j]}}");
+                w.container()["livenessProbe"] = json!({"periodSeconds": 9});
+            },
+            &[],
         ),
         ("join when ready", |w| w.policy("hooks: {join: {command: [j], when: ready}}"), &[]),
         (

@@ -3,8 +3,8 @@
 #![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
 
 mod admission;
-mod evictions;
 mod cli;
+mod evictions;
 mod guards;
 mod namespaces;
 mod offline;
