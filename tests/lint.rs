@@ -96,6 +96,8 @@ fn objects_of_different_namespaces_have_nothing_to_do_with_each_other() {
                   apiVersion: stateful-guardian.io/v1alpha1\n    kind: GuardianPolicy\n    container: missing\n";
     let one = guardian(&["lint", "-f", "-"], &format!("{}{policy}", set("one")));
     assert!(one.stdout.contains("missing-container"), "{}", one.stdout);
+    let unnamed = guardian(&["lint", "-f", "-"], &format!("{}{policy}", set("''")));
+    assert!(unnamed.stdout.contains("missing-container"), "it is where all others are: {}", unnamed.stdout);
     let two = guardian(&["lint", "-f", "-"], &format!("{}{policy}", set("two")));
     assert_eq!((two.code, two.stdout.as_str()), (Some(0), "0 errors, 0 warnings, 0 notes\n"), "{}", two.stdout);
 }

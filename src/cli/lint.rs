@@ -77,8 +77,10 @@ pub(super) fn run(args: &Args) -> Result<(), LintError> {
 /// What the rules say, namespace by namespace, each at its place in a file.
 fn check(manifests: &Manifests) -> Vec<Located> {
     let mut namespaces: BTreeMap<&str, (Objects<'_>, Indices)> = BTreeMap::new();
+    let unnamed = manifests.namespace_of_unnamed();
     for (at, item) in manifests.items.iter().enumerate() {
-        let (objects, indices) = namespaces.entry(&item.namespace).or_default();
+        let namespace = if item.namespace.is_empty() { unnamed } else { &item.namespace };
+        let (objects, indices) = namespaces.entry(namespace).or_default();
         let value: &Value = &item.document.value;
         if let Some(policy) = &item.policy {
             objects.policies.push(policy);

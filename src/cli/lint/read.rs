@@ -22,7 +22,7 @@ pub(super) struct Manifests {
 /// One object.
 pub(super) struct Item {
     pub(super) document: Document,
-    /// Its namespace; empty where the document names none, which is one and the same namespace for all of them.
+    /// Its namespace; empty where the document names none.
     pub(super) namespace: String,
     /// The policy that it is.
     pub(super) policy: Option<Policy>,
@@ -58,6 +58,15 @@ fn unlisted(document: Document) -> Vec<Document> {
 }
 
 impl Manifests {
+    /// Where the documents are that name no namespace: in the one that all others name, if there is just one, else in one of their own.
+    pub(super) fn namespace_of_unnamed(&self) -> &str {
+        let mut named = self.items.iter().map(|item| item.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+        match named.next() {
+            Some(first) if named.all(|namespace| namespace == first) => first,
+            _ => "",
+        }
+    }
+
     fn add(&mut self, document: Document) {
         let text = |pointer: &str| document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let (name, namespace) = (text("/metadata/name").to_owned(), text("/metadata/namespace").to_owned());
