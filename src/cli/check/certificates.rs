@@ -11,7 +11,7 @@ use x509_parser::parse_x509_certificate;
 use super::super::cluster::{Cluster, ClusterError, call};
 use super::Check;
 
-/// An authority that has not been replaced this long before its end will not be.
+/// An authority that has not been replaced this long before its end, or a twelfth of its life if that is shorter, will not be.
 const LATE: SignedDuration = SignedDuration::from_hours(24);
 /// What the API server asks us about.
 const MUTATING: [&str; 1] = ["statefulsets.stateful-guardian.io"];
@@ -52,7 +52,7 @@ fn configuration(subject: &str, found: Result<Option<Vec<Webhook>>, ClusterError
     if let Some(missing) = wanted.iter().find(|wanted| !webhooks.iter().any(|webhook| webhook.name == **wanted)) {
         return Check::failed("webhooks", subject, format!("it lacks {missing}"), install);
     }
-    let mut first_end: Option<Timestamp> = None;
+    let mut first: Option<Authority> = None;
     for Webhook { name, bundle } in &webhooks {
         let bundle = bundle.as_ref().map(|bundle| bundle.0.as_slice()).filter(|bundle| !bundle.is_empty());
         let Some(bundle) = bundle else {
@@ -64,14 +64,16 @@ fn configuration(subject: &str, found: Result<Option<Vec<Webhook>>, ClusterError
                 remedy,
             );
         };
-        let Some(end) = last_end(bundle, now) else {
+        let Some(authority) = last_authority(bundle, now) else {
             let remedy = "see the log of guardian-certs; `guardian certs --once` makes a new authority";
             return Check::failed("webhooks", subject, format!("no certificate of the caBundle of {name} is valid now"), remedy);
         };
-        first_end = first_end.map_or(Some(end), |first| Some(first.min(end)));
+        first = first.map_or(Some(authority), |first| Some(first.min(authority)));
     }
-    let Some(end) = first_end else { return Check::failed("webhooks", subject, "it has no webhook", install) };
-    if end.duration_since(now) < LATE {
+    let Some(Authority { end, renewed_by }) = first else {
+        return Check::failed("webhooks", subject, "it has no webhook", install);
+    };
+    if now > renewed_by {
         return Check::failed(
             "webhooks",
             subject,
@@ -82,14 +84,22 @@ fn configuration(subject: &str, found: Result<Option<Vec<Webhook>>, ClusterError
     Check::ok("webhooks", subject, format!("trusts an authority until {end}"))
 }
 
-/// When the longest-lived authority of a bundle that is valid now ends; `None` where there is none.
-fn last_end(bundle: &[u8], now: Timestamp) -> Option<Timestamp> {
+/// When an authority ends, and by when another should have taken its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Authority {
+    end: Timestamp,
+    renewed_by: Timestamp,
+}
+
+/// The longest-lived authority of a bundle that is valid now; `None` where there is none.
+fn last_authority(bundle: &[u8], now: Timestamp) -> Option<Authority> {
     let certificates = CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok);
     let valid = certificates.filter_map(|certificate| {
         let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
         let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
         let (begin, end) = (at(parsed.validity().not_before)?, at(parsed.validity().not_after)?);
-        (begin <= now && now < end).then_some(end)
+        let renewed_by = end.checked_sub(LATE.min(end.duration_since(begin) / 12)).ok()?;
+        (begin <= now && now < end).then_some(Authority { end, renewed_by })
     });
     valid.max()
 }
