@@ -1,8 +1,9 @@
 //! The cluster as the caller may see it: each call under one deadline, and what a namespace has of sets and policies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guardian_core::admission::{Settings, Snapshot};
 use guardian_core::policy::{self, Policy};
@@ -67,6 +68,37 @@ pub(super) async fn call<T>(what: impl Into<String>, request: impl Future<Output
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ClusterError::Call { what: what.into(), error: Box::new(error) }),
         Err(_) => Err(ClusterError::Silence(what.into())),
+    }
+}
+
+/// Says on a terminal what is being read, once that takes longer than a person waits without wondering.
+pub(super) struct Progress {
+    started: Instant,
+    shown: bool,
+}
+
+/// So long nobody wonders.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Progress {
+    pub(super) fn start() -> Self {
+        Self { started: Instant::now(), shown: false }
+    }
+
+    /// In place of what was said before.
+    pub(super) fn say(&mut self, what: &str) {
+        if self.started.elapsed() >= PATIENCE && std::io::stderr().is_terminal() {
+            anstream::eprint!("\r\u{1b}[K{what}");
+            self.shown = true;
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            anstream::eprint!("\r\u{1b}[K");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use guardian_core::standing::{self, Standing, State};
 use serde_json::{Value, json};
 
-use super::cluster::{self, Cluster, ClusterError, Place};
+use super::cluster::{self, Cluster, ClusterError, Place, Progress};
 use super::{diff, table};
 
 /// Show how StatefulSets stand to their policies: guarded, pending, unguarded, on hold
@@ -85,7 +85,10 @@ async fn look(args: &Args, cluster: &Cluster) -> Result<Vec<Shown>, StatusError>
     };
     let image = cluster.image(&args.installation).await;
     let mut shown = Vec::new();
-    for place in places {
+    let mut progress = Progress::start();
+    let all = places.len();
+    for (n, place) in places.into_iter().enumerate() {
+        progress.say(&format!("reading namespace {} ({} of {all})", place.name, n + 1));
         let sets = match &args.set {
             Some(set) => vec![cluster.set(&place.name, set).await?],
             None => cluster.sets(&place.name).await?,

@@ -8,7 +8,7 @@ use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 
-use super::super::cluster::{Cluster, ClusterError, Place, call};
+use super::super::cluster::{Cluster, ClusterError, Place, Progress, call};
 use super::Check;
 
 const CONTROLLER: &str = "guardian-controller";
@@ -17,7 +17,9 @@ const WEBHOOK: &str = "policies.stateful-guardian.io";
 
 pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place]) -> Vec<Check> {
     let mut checks = Vec::new();
+    let mut progress = Progress::start();
     for place in places {
+        progress.say(&format!("looking at namespace {}", place.name));
         if place.enabled {
             checks.push(binding(cluster, installation, &place.name).await);
         } else {

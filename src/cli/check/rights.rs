@@ -6,7 +6,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::Api;
 use kube::api::PostParams;
 
-use super::super::cluster::{Cluster, ClusterError, Place, call};
+use super::super::cluster::{Cluster, ClusterError, Place, Progress, call};
 use super::Check;
 
 /// A right: verb, group, resource, subresource.
@@ -30,7 +30,9 @@ const WEBHOOK: [Right; 4] = [
 pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place]) -> Vec<Check> {
     let mut checks = own(cluster, installation).await;
     checks.push(service_account(cluster, installation, "guardian-webhook", None, &WEBHOOK).await);
+    let mut progress = Progress::start();
     for place in places.iter().filter(|place| place.enabled) {
+        progress.say(&format!("asking for rights in namespace {}", place.name));
         checks.push(service_account(cluster, installation, "guardian-controller", Some(&place.name), &CONTROLLER).await);
     }
     checks
