@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fmt lint deny unit test e2e demo tools
+.PHONY: help build fmt lint deny unit test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,23 @@ e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is
 	e2e/run.sh
 
 test: lint unit cluster-test e2e ## Everything that must pass before a change lands
+
+bench: bench-build ## How fast the webhook answers, beside an echo and a webhook in Go: make bench BENCH="--rounds 1 --case 4k --markdown FILE"
+	@$(built)/release/bench-admission admission --guardian $(built)/release/guardian --peer $(built)/bench/peer $(BENCH)
+	@if [ -n "$$KUBECONFIG" ]; then $(built)/release/bench-admission create; else echo "no KUBECONFIG: what the webhook adds to a create is not measured" >&2; fi
+
+bench-build:
+	cargo build --release --locked --package stateful-guardian --package guardian-bench-admission --bin guardian --bin bench-admission
+	cd benches/peers && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o $(abspath $(built))/bench/peer .
+
+bench-create: bench-build ## What the webhook adds to a create, on the cluster of KUBECONFIG
+	@$(built)/release/bench-admission create
+
+bench-instructions: ## Instructions that the core spends on a review; fails at a tenth more than benches/core/instructions.txt has
+	benches/core/instructions.sh check
+
+bench-instructions-update: ## Writes the instructions down
+	benches/core/instructions.sh update
 
 demo: ## From nothing to a killed Redis that rejoins, told on the terminal
 	e2e/demo.sh
