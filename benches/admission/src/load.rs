@@ -51,8 +51,10 @@ pub(crate) struct Connection {
     call: Call,
     sender: SendRequest<Full<Bytes>>,
     /// hyper's half: it moves when it is polled, and it is polled with the request, in one task.
-    driver: Pin<Box<http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>>>,
+    driver: Pin<Box<Driver>>,
 }
+
+type Driver = http1::Connection<TokioIo<TlsStream<TcpStream>>, Full<Bytes>>;
 
 enum Answer {
     Good(Bytes),

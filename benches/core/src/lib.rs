@@ -12,7 +12,7 @@ use guardian_core::policy;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-pub use review::{Case, cases};
+pub use review::{Case, case, names};
 
 /// Namespaces with a policy.
 pub const NAMESPACES: usize = 100;

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use guardian_bench_core::{Case, IMAGE, SetupError, answer, cases, snapshot};
+use guardian_bench_core::{IMAGE, SetupError, answer, case, names, snapshot};
 use guardian_core::admission::Settings;
 
 /// A case fails with a hundredth more than this many than were written down.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 /// What is counted: so many reviews of one case.
 fn run(name: &str, times: &str) -> Result<(), CountError> {
-    let case = cases().into_iter().find(|case| case.name == name).ok_or(CountError::Usage)?;
+    let case = case(name).ok_or(CountError::Usage)?;
     let times: u64 = times.parse().map_err(|_no_number| CountError::Usage)?;
     let (snapshot, settings) = (snapshot()?, Settings { image: IMAGE.to_owned() });
     for _ in 0..times {
@@ -52,13 +52,13 @@ fn check(file: &PathBuf) -> Result<(), CountError> {
     let known: BTreeMap<&str, u64> =
         text.lines().filter_map(|l| l.split_once(' ')).filter_map(|(n, c)| Some((n, c.parse().ok()?))).collect();
     let mut over = Vec::new();
-    for case in cases() {
-        let before = *known.get(case.name).ok_or_else(|| CountError::Unknown { case: case.name, path: file.clone() })?;
-        let count = count(&case)?;
+    for case in names() {
+        let before = *known.get(case).ok_or_else(|| CountError::Unknown { case, path: file.clone() })?;
+        let count = count(case)?;
         let change = (100.0 * count as f64 / before as f64) - 100.0;
-        tell(&format!("instructions/{} {count} ({change:+.1} % of {before})", case.name));
+        tell(&format!("instructions/{case} {count} ({change:+.1} % of {before})"));
         if count * 100 > before * MOST {
-            over.push(case.name);
+            over.push(case);
         }
     }
     if over.is_empty() { Ok(()) } else { Err(CountError::Over { cases: over.join(", "), path: file.clone() }) }
@@ -67,16 +67,16 @@ fn check(file: &PathBuf) -> Result<(), CountError> {
 /// Writes the counts down.
 fn update(file: &PathBuf) -> Result<(), CountError> {
     let mut text = String::new();
-    for case in cases() {
-        let count = count(&case)?;
-        tell(&format!("instructions/{} {count}", case.name));
-        text += &format!("{} {count}\n", case.name);
+    for case in names() {
+        let count = count(case)?;
+        tell(&format!("instructions/{case} {count}"));
+        text += &format!("{case} {count}\n");
     }
     std::fs::write(file, text).map_err(|source| CountError::File { path: file.clone(), source })
 }
 
-fn count(case: &Case) -> Result<u64, CountError> {
-    let (short, long) = (collected(case.name, RUNS.0)?, collected(case.name, RUNS.1)?);
+fn count(case: &str) -> Result<u64, CountError> {
+    let (short, long) = (collected(case, RUNS.0)?, collected(case, RUNS.1)?);
     Ok(long.saturating_sub(short) / (RUNS.1 - RUNS.0))
 }
 
