@@ -172,7 +172,7 @@ pub(super) struct Hooks {
     pub(super) pre_stop: Option<Spanned<Hook>>,
     /// Runs in the pod that leaves at a scale-in, afterwards on a peer if it did not. With it, a direct scale-in by more than one is denied
     pub(super) leave: Option<Spanned<Hook>>,
-    /// Runs in the pod that holds the role of its `target`, before that pod is evicted, updated or left
+    /// Runs in the pod that holds the role of its `target`, before that pod is evicted, updated or left. An eviction waits until the role has moved, for 100 s at most
     pub(super) switchover: Option<Spanned<Hook>>,
     /// Runs in each pod before its update
     pub(super) before_update: Option<Spanned<Hook>>,
