@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::{self, Flags, ProcessError};
 use crate::audit::Audit;
+use crate::server::clients::Clients;
 use crate::server::tls::{self, Certificates, Oldest};
 use crate::server::{self, Bounds, probe::Probe};
 use crate::store::Store;
@@ -37,6 +38,12 @@ pub(super) struct Args {
     /// DNS name that the certificate must have; by default the Service's
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
+    /// Serve only clients with a certificate of a CA in this file, read again when it changes
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// And of those only the ones with this common name or DNS name; may be repeated
+    #[arg(long, value_name = "NAME", requires = "client_ca")]
+    client_name: Vec<String>,
     /// Accept TLS 1.2 too
     #[arg(long)]
     tls12: bool,
@@ -59,15 +66,18 @@ async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -
     let name = args.server_name.clone().unwrap_or_else(|| format!("guardian-webhook.{}.svc", args.flags.installation));
     let certificates = Certificates::new(&args.certificates, &[name], &registry).map_err(|e| ProcessError::Tls(e.to_string()))?;
     let oldest = if args.tls12 { Oldest::Tls12 } else { Oldest::Tls13 };
-    let tls = tls::config(Arc::clone(&certificates), oldest).map_err(|e| ProcessError::Tls(e.to_string()))?;
+    let clients = args.client_ca.as_ref().map(|file| Clients::new(file, &args.client_name));
+    let tls = tls::config(Arc::clone(&certificates), oldest, clients.clone()).map_err(|e| ProcessError::Tls(e.to_string()))?;
     let listener = server::bind(args.listen)?;
     tracing::info!(listen = %args.listen, image = args.image, "serving admission");
 
     let probe = {
         let (store, certificates, shutdown) = (Arc::clone(&store), Arc::clone(&certificates), shutdown.clone());
+        let clients = clients.clone();
         Probe::new(registry.clone())
             .check("store", move || store.ready())
             .check("certificate", move || certificates.ready(process::now()))
+            .check("clients", move || clients.as_ref().map_or(Ok(()), |clients| clients.ready()))
             .check("running", move || if shutdown.is_cancelled() { Err("shutting down".to_owned()) } else { Ok(()) })
     };
     let metrics = server::Metrics::new(&registry, "webhook")?;
@@ -78,8 +88,14 @@ async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -
         tokio::time::sleep(LINGER).await;
         stop.cancel();
     };
-    let ((), (), (), (), (), probes) = tokio::join!(
+    let clients = async {
+        if let Some(clients) = clients {
+            clients.watch(tls::POLL, stop.clone()).await;
+        }
+    };
+    let ((), (), (), (), (), (), probes) = tokio::join!(
         linger,
+        clients,
         store.watch(stop.clone()),
         store.sweep(process::now, stop.clone()),
         certificates.watch(tls::POLL, process::now, stop.clone()),

@@ -47,13 +47,19 @@ impl Connection {
             ended = tokio::time::timeout(self.bounds.handshake, handshake) => ended,
             () = self.shutdown.cancelled() => return None,
         };
-        match ended {
+        let reason = match ended {
             Ok(Ok(stream)) => return Some(stream),
             // At debug: whoever reaches the port could fill the log otherwise.
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-            Err(_elapsed) => tracing::debug!("the TLS handshake took too long"),
-        }
-        self.closed("handshake");
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no TLS handshake");
+                if is_about_the_client(&error) { "client" } else { "handshake" }
+            }
+            Err(_elapsed) => {
+                tracing::debug!("the TLS handshake took too long");
+                "handshake"
+            }
+        };
+        self.closed(reason);
         None
     }
 
@@ -247,4 +253,10 @@ where
     fn close_gracefully(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+}
+
+/// Did the handshake fail because the client has no certificate, or one that is refused?
+fn is_about_the_client(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)))
 }

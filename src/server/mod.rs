@@ -27,6 +27,7 @@
 
 mod accept;
 mod bind;
+pub mod clients;
 mod connection;
 mod http;
 mod metrics;

@@ -26,6 +26,8 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
+use super::clients::Clients;
+
 /// How often the directory is looked at: three files in memory, read in microseconds.
 pub const POLL: Duration = Duration::from_secs(1);
 
@@ -46,14 +48,24 @@ pub enum Oldest {
     Tls13,
 }
 
-/// The TLS side of [`super::serve`]: HTTP/1.1 only, no resumption (the API server keeps its connections, and asks for none).
-pub fn config(certificates: Arc<Certificates>, oldest: Oldest) -> Result<Arc<ServerConfig>, rustls::Error> {
+/// The TLS side of [`super::serve`]: HTTP/1.1 only, no resumption (the API server keeps its connections, and asks for none). Where
+/// `clients` are given, nobody else is served.
+pub fn config(
+    certificates: Arc<Certificates>,
+    oldest: Oldest,
+    clients: Option<Arc<Clients>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let versions: &[_] = match oldest {
         Oldest::Tls12 => &[&TLS13, &TLS12],
         Oldest::Tls13 => &[&TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&certificates.provider));
-    let mut config = builder.with_protocol_versions(versions)?.with_no_client_auth().with_cert_resolver(certificates);
+    let builder = builder.with_protocol_versions(versions)?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -56,7 +56,7 @@ impl Served {
         let root = write_certificates(directory.path());
         let certificates = Certificates::new(directory.path(), &[NAME.to_owned()], &registry).expect("certificates");
         certificates.look(Clock::system().now()).expect("a pair");
-        let tls = tls::config(certificates, Oldest::Tls13).expect("TLS");
+        let tls = tls::config(certificates, Oldest::Tls13, None).expect("TLS");
         let listener = server::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let address = listener.local_addr().expect("bound");
         let metrics = Metrics::new(&registry, "webhook").expect("metrics");

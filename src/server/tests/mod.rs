@@ -2,6 +2,7 @@
 
 mod bounds;
 mod certificates;
+mod clients;
 mod probe;
 mod requests;
 
@@ -24,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::clients::Clients;
 use super::tls::{Certificates, Oldest, config};
 use super::{Answer, Bounds, Handler, Metrics, bind, serve};
 
@@ -50,6 +52,10 @@ impl Server {
     }
 
     fn with(bounds: Bounds, oldest: Oldest) -> Self {
+        Self::checking(bounds, oldest, None)
+    }
+
+    fn checking(bounds: Bounds, oldest: Oldest, clients: Option<Arc<Clients>>) -> Self {
         let authority = Authority::new();
         let directory = tempfile::tempdir().expect("a directory");
         authority.leaf(&[NAME], 2100).write(directory.path(), &authority);
@@ -58,7 +64,7 @@ impl Server {
         certificates.look(now()).expect("a pair");
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
         let address = listener.local_addr().expect("bound");
-        let tls = config(Arc::clone(&certificates), oldest).expect("TLS");
+        let tls = config(Arc::clone(&certificates), oldest, clients).expect("TLS");
         let metrics = Metrics::new(&registry, "webhook").expect("metrics");
         let handler = Arc::new(Scripted { wait: Semaphore::new(0), waiting: Semaphore::new(0) });
         let shutdown = CancellationToken::new();
@@ -76,10 +82,13 @@ impl Server {
         roots.add(self.authority.0.der().clone()).expect("a root");
         let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
         let builder = builder.with_protocol_versions(versions).expect("versions");
-        let client = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
+        self.connect_as(builder.with_root_certificates(roots).with_no_client_auth()).await
+    }
+
+    async fn connect_as(&self, client: ClientConfig) -> std::io::Result<Client> {
         let tcp = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(NAME).expect("a name");
-        Ok(Client(TlsConnector::from(client).connect(name, tcp).await?))
+        Ok(Client(TlsConnector::from(Arc::new(client)).connect(name, tcp).await?))
     }
 
     /// The server has returned.
