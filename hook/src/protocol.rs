@@ -7,11 +7,13 @@
 //! answer is one line of JSON.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of requests that this build understands.
@@ -353,6 +355,55 @@ pub enum FrameError {
     /// The message does not serialise.
     #[error("the message cannot be written as JSON")]
     Json(#[from] serde_json::Error),
+}
+
+/// What every message has in every version.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Address {
+    version: u32,
+    pod_uid: String,
+}
+
+/// The most bytes of a parse error that are sent back.
+const MAX_FAULT: usize = 300;
+
+/// Reads the JSON of a message to a pod that has this uid, in a version that is understood.
+///
+/// # Errors
+/// What is answered to it instead.
+pub fn read<T: DeserializeOwned>(json: &[u8], pod_uid: impl FnOnce() -> Result<String, Refusal>) -> Result<T, Refusal> {
+    let address: Address = parse(json)?;
+    if address.version == 0 || address.version > PROTOCOL {
+        return Err(Refusal::UnsupportedVersion { asked: address.version, supported: PROTOCOL });
+    }
+    let uid = pod_uid()?;
+    if address.pod_uid != uid {
+        return Err(Refusal::OtherPod { uid });
+    }
+    parse(json)
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(json).map_err(|e| {
+        let fault: String = e.to_string().chars().take(MAX_FAULT).collect();
+        Refusal::BadRequest { message: format!("not a request: {fault}") }
+    })
+}
+
+impl Request {
+    /// What is impossible in it, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if !valid_run_id(&self.run_id) {
+            return Some("runId must be 1 to 100 of A-Z a-z 0-9 . _ - with no dot in front".into());
+        }
+        if self.timeout_ms == 0 || self.timeout_ms > MAX_TIMEOUT_MS {
+            return Some(format!("timeoutMs must be 1 to {MAX_TIMEOUT_MS}"));
+        }
+        let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        self.env.keys().find(bad).map(|name| format!("{name:?} cannot name a variable"))
+    }
 }
 
 /// Whether this can name a run: 1 to 100 of `A-Z a-z 0-9 . _ -`, no dot in front. Such a name is a file name in every file system.

@@ -6,46 +6,22 @@ use alloc::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::clock::{monotonic_ms, timespec};
-use super::home::{Home, Pod};
+use super::home::Home;
 use super::spawn;
-use crate::protocol::{MAX_REQUEST, PROTOCOL, Refusal};
+use crate::protocol::{self, MAX_REQUEST, Refusal};
 
 /// How long the sender may take, in milliseconds: it writes all of it at once, through one API server and one kubelet.
 const SENDING_MS: u64 = 10_000;
 
-/// The most bytes of a parse error that are sent back.
-const MAX_FAULT: usize = 300;
-
-/// What every message has in every version.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Address {
-    version: u32,
-    pod_uid: String,
-}
-
 /// Reads a message that is meant for this pod, in a version that is understood.
-pub(super) fn receive<T: DeserializeOwned>(home: &Home) -> Result<(T, Pod), Refusal> {
+pub(super) fn receive<T: DeserializeOwned>(home: &Home) -> Result<T, Refusal> {
     let bytes = read_frame().map_err(|message| Refusal::BadRequest { message })?;
-    let address: Address = parse(&bytes)?;
-    if address.version == 0 || address.version > PROTOCOL {
-        return Err(Refusal::UnsupportedVersion { asked: address.version, supported: PROTOCOL });
-    }
-    let pod = home.pod().map_err(|e| Refusal::NotInstalled { message: e.to_string() })?;
-    if address.pod_uid != pod.uid {
-        return Err(Refusal::OtherPod { uid: pod.uid });
-    }
-    Ok((parse(&bytes)?, pod))
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(bytes).map_err(|e| {
-        let fault: String = e.to_string().chars().take(MAX_FAULT).collect();
-        Refusal::BadRequest { message: format!("not a request: {fault}") }
+    protocol::read(&bytes, || {
+        let pod = home.pod().map_err(|e| Refusal::NotInstalled { message: e.to_string() })?;
+        Ok(pod.uid)
     })
 }
 

@@ -16,9 +16,7 @@ use super::request::receive;
 use super::spawn;
 use super::supervise::{Ended, Output, supervise};
 use super::{Environment, stdio};
-use crate::protocol::{
-    ANSWER_AFTER_MS, MAX_TIMEOUT_MS, Outcome, PROTOCOL, Program, Refusal, Request, RunResult, Tail, valid_run_id,
-};
+use crate::protocol::{ANSWER_AFTER_MS, Outcome, PROTOCOL, Program, Refusal, Request, RunResult, Tail};
 
 /// Answers on standard output. The exit status is 0 whenever there is an answer: how the hook ended is in it.
 pub(super) fn run(home: &Home, env: &Environment) -> u8 {
@@ -26,24 +24,13 @@ pub(super) fn run(home: &Home, env: &Environment) -> u8 {
     spawn::catch_signals();
     let answer = match receive::<Request>(home) {
         Err(why) => line(&refused("", why)),
-        Ok((request, _)) => match fault(&request) {
+        Ok(request) => match request.fault() {
             Some(message) => line(&refused(&request.run_id, Refusal::BadRequest { message })),
             None => start_or_attach(home, env, &request),
         },
     };
     stdio::print(&answer);
     0
-}
-
-fn fault(request: &Request) -> Option<String> {
-    if !valid_run_id(&request.run_id) {
-        return Some("runId must be 1 to 100 of A-Z a-z 0-9 . _ - with no dot in front".into());
-    }
-    if request.timeout_ms == 0 || request.timeout_ms > MAX_TIMEOUT_MS {
-        return Some(format!("timeoutMs must be 1 to {MAX_TIMEOUT_MS}"));
-    }
-    let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
-    request.env.keys().find(bad).map(|name| format!("{name:?} cannot name a variable"))
 }
 
 fn start_or_attach(home: &Home, env: &Environment, request: &Request) -> Vec<u8> {

@@ -48,7 +48,7 @@ struct Noticed {
 
 /// Reads a [`StopReason`] and keeps it for [`stop`]. The exit status is 0 whenever there is an answer.
 pub(super) fn reason(home: &Home) -> u8 {
-    let refused = receive(home).and_then(|(stop, _)| notice(home, stop)).err();
+    let refused = receive(home).and_then(|stop| notice(home, stop)).err();
     stdio::print(&line(&Noted { version: PROTOCOL, refused }));
     0
 }
