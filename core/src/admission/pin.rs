@@ -373,11 +373,17 @@ impl TryFrom<String> for ScalarPath {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        match text.split('/').collect::<Vec<_>>().as_slice() {
-            ["spec", field] => Ok(Self::Spec((*field).to_owned())),
-            ["spec", "containers", name, "lifecycle", "preStop"] => Ok(Self::PreStop((*name).to_owned())),
-            ["spec", "containers", name, "startupProbe"] => Ok(Self::StartupProbe((*name).to_owned())),
-            _ => Err(format!("`{text}` is not the path of a recorded field")),
+        // By both ends: a container's name may be anything until the API server has checked it.
+        let of_container = |field: &str| text.strip_prefix("spec/containers/")?.strip_suffix(field).map(str::to_owned);
+        if let Some(name) = of_container("/lifecycle/preStop") {
+            return Ok(Self::PreStop(name));
+        }
+        if let Some(name) = of_container("/startupProbe") {
+            return Ok(Self::StartupProbe(name));
+        }
+        match text.strip_prefix("spec/").filter(|field| !field.contains('/')) {
+            Some(field) => Ok(Self::Spec(field.to_owned())),
+            None => Err(format!("`{text}` is not the path of a recorded field")),
         }
     }
 }

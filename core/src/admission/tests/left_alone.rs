@@ -230,3 +230,16 @@ fn two_handlers_or_two_probes_never_come_of_two_owners() {
     assert_eq!(after["lifecycle"]["preStop"], json!({"httpGet": {"port": 1}}));
     assert_eq!(after["startupProbe"], json!({"grpc": {"port": 1}}));
 }
+
+#[test]
+fn a_container_name_that_the_api_server_will_refuse_is_written_once_too() {
+    for name in ["/guardian", "", "a/lifecycle/preStop", "~1"] {
+        let mut template = plain();
+        template["spec"]["containers"][0]["name"] = json!(name);
+        let anywhere = policy("readyAfter: join\nhooks: {preStop: {command: [b]}, rejoin: {command: [c]}}\n");
+        let ask = |object: &Value| ask(&body("CREATE", &object.to_string(), "null"), &snapshot(Some(&anywhere)), IMAGE);
+        let object = set(&template);
+        let after = patched(&object, &ask(&object));
+        assert!(ask(&after).patch.is_empty(), "{name:?}");
+    }
+}
