@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fmt lint deny unit test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
+.PHONY: help build fmt lint deny unit properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,15 @@ lint: tools ## Format, lints, dependencies, one crypto provider
 
 unit: tools ## Every test that needs no cluster
 	cargo nextest run --workspace --locked --exclude guardian-e2e
+
+properties: ## The properties of admission over 100,000 cases each (`make unit`: 2,000)
+	PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib -- admission::tests::properties
+
+fuzz: ## Each fuzz target for SECONDS (60)
+	fuzz/run.sh -- -max_total_time=$(or $(SECONDS),60)
+
+fuzz-short: ## Each fuzz target for a number of inputs
+	fuzz/run.sh -- -runs=20000
 
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
