@@ -6,6 +6,7 @@
 //! | [`server`] | the HTTPS server of the webhook, and the probes |
 //! | [`webhook`] | the webhook: bytes to bytes |
 //! | [`store`] | what the webhook knows of the cluster |
+//! | `policies` | which policies are in force, for webhook and controller |
 //! | [`audit`] | one line a decision |
 //! | [[`controller`]] | watches guarded pods, runs hooks, records |
 //!
@@ -15,6 +16,7 @@ pub mod audit;
 pub mod cli;
 pub mod controller;
 mod hand_over;
+mod policies;
 pub mod server;
 pub mod store;
 pub mod webhook;

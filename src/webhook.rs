@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use guardian_core::admission::{self, Review, Settings, Snapshot, Verdict};
+use guardian_core::admission::{self, Reason, Review, Settings, Snapshot, Verdict};
+use guardian_core::policy::Approval;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use jiff::Timestamp;
@@ -29,7 +30,8 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// A webhook over `store`. What `clock` says is written down, and ends a hand-over that takes too long.
+    /// A webhook over `store`. What `clock` says is written down, in the audit trail, with approvals and hand-overs, and ends a hand-over that
+    /// takes too long.
     ///
     /// # Errors
     /// When `registry` has metrics of these names already.
@@ -64,7 +66,7 @@ impl Webhook {
         let mut verdict = judge(&snapshot);
         let mut asked = Vec::new();
         while let Some(question) = verdict.question.take().filter(|question| !asked.contains(question)) {
-            let Some(better) = self.store.ask(&question, &review.namespace, &snapshot).await else { break };
+            let Some(better) = self.store.ask(&question, review, &snapshot).await else { break };
             snapshot = Arc::new(better);
             verdict = judge(&snapshot);
             asked.push(question);
@@ -72,8 +74,19 @@ impl Webhook {
         verdict
     }
 
+    /// What is approved is written down first: should it then not be stored, nothing is harmed.
+    async fn approve(&self, verdict: Verdict, approval: &Approval, now: Timestamp) -> Verdict {
+        let Err(error) = self.store.record(approval, now).await else { return verdict };
+        let message = format!("the approval of policy {} could not be recorded, so it is not stored: {error}", approval.policy);
+        let denied = Verdict::deny(Reason::NotRecorded, 503, message);
+        Verdict { policy: verdict.policy, ..denied }
+    }
+
     /// Writes down what a verdict rests on, before it is given.
     async fn keep(&self, review: &Review<'_>, mut verdict: Verdict, now: Timestamp) -> Verdict {
+        if let Some(approval) = verdict.approval.take() {
+            return self.approve(verdict, &approval, now).await;
+        }
         let Some(hand_over) = verdict.hand_over.take().filter(|_| !review.dry_run) else { return verdict };
         match self.store.begin(&hand_over, now).await {
             Some(true) => verdict.changes.push("hand-over"),

@@ -6,6 +6,10 @@ pub const PREFIX: &str = "stateful-guardian.io/";
 
 /// Namespace label: opts the namespace in. The webhooks' `namespaceSelector` reads it.
 pub const ENABLED: &str = "stateful-guardian.io/enabled";
+/// Annotation of a policy: whoever sets it is judged as if he had written the policy. Its value means nothing.
+pub const APPROVE: &str = "stateful-guardian.io/approve";
+/// ConfigMap in the guardian's own namespace: the contents of policies that are approved.
+pub const APPROVALS: &str = "guardian-approvals";
 /// ConfigMap label: this ConfigMap holds a policy.
 pub const POLICY: &str = "stateful-guardian.io/policy";
 /// Key of a policy ConfigMap that holds the policy itself; the other keys are scripts.

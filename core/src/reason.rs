@@ -129,6 +129,8 @@ reasons! {
         Forbidden,
         /// The policy cannot be read, and no earlier revision of it is known.
         PolicyInvalid,
+        /// Nobody who may run commands in the namespace's pods has approved the policy, or its last edit.
+        PolicyNotApproved,
         /// No policy guards the set.
         NoPolicy,
         /// The policy has no hook for the occasion.

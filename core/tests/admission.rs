@@ -4,9 +4,10 @@
 //!
 //! - `NAME.review.json`: the body of the webhook call
 //! - `NAME.policy.yaml`: the ConfigMaps with policies and the PriorityClasses of the namespace's cluster, and what it knows of
-//!   StatefulSets, pods, Leases and the namespace itself; may be left out
+//!   StatefulSets, pods, Leases and the namespace itself, and whether the author may create `pods/exec` (a SubjectAccessReview); may be
+//!   left out
 //! - `NAME.expected.json`: the response with its patch decoded, and the reason and changes of the audit line; for a validating webhook
-//!   also what it would ask the cluster
+//!   also what it would ask the cluster, and have recorded
 //!
 //! Cases `eviction-*`, `guard-*` and `policy-*` are calls of the validating webhooks, all others of the mutating one.
 //!
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use guardian_core::admission::{Known, Pod, Reason, Review, Settings, Snapshot, Verdict, judge, validate};
+use guardian_core::policy::Approval;
 use guardian_core::{names, policy};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -48,6 +50,9 @@ fn golden(path: &Path) -> datatest_stable::Result<()> {
     actual["changes"] = json!(verdict.changes);
     if let Some(question) = verdict.question.as_ref().filter(|_| validates) {
         actual["question"] = json!(format!("{question:?}"));
+    }
+    if let Some(Approval { namespace, policy, digest, user }) = &verdict.approval {
+        actual["approval"] = json!({"namespace": namespace, "policy": policy, "digest": digest, "user": user});
     }
     let actual = format!("{}\n", serde_json::to_string_pretty(&actual)?);
     let expected_path = format!("{case}.expected.json");
@@ -174,7 +179,7 @@ fn snapshot(path: &Path) -> datatest_stable::Result<Snapshot> {
     let mut snapshot = Snapshot { priority_classes: Some(BTreeSet::new()), ..Snapshot::default() };
     let text = if path.exists() { std::fs::read_to_string(path)? } else { String::new() };
     for document in serde_saphyr::from_multiple::<Document>(&text)? {
-        let Document { kind, metadata, data, spec } = document;
+        let Document { kind, metadata, data, spec, status } = document;
         let Metadata { name, uid, namespace, labels, annotations, deletion_timestamp } = metadata;
         let terminating = deletion_timestamp.is_some();
         let known = Known { labels, annotations, terminating, replicas: spec.replicas };
@@ -189,6 +194,7 @@ fn snapshot(path: &Path) -> datatest_stable::Result<Snapshot> {
                 let pod = name.strip_prefix(names::HAND_OVER_PREFIX).ok_or("a Lease of a hand-over")?;
                 snapshot.hand_overs.insert(pod.to_owned(), spec.acquire_time);
             }
+            "SubjectAccessReview" => snapshot.may_exec = Some(status.allowed),
             "Namespace" => drop(snapshot.namespaces.insert(name, known)),
             "ConfigMap" => {
                 let policy = policy::parse(&name, &data)?;
@@ -208,6 +214,8 @@ struct Document {
     data: BTreeMap<String, String>,
     #[serde(default)]
     spec: Spec,
+    #[serde(default)]
+    status: Status,
 }
 
 #[derive(Default, Deserialize)]
@@ -216,6 +224,11 @@ struct Spec {
     replicas: Option<i64>,
     /// Of a Lease; one without says that there is none.
     acquire_time: Option<Timestamp>,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    allowed: bool,
 }
 
 #[derive(Deserialize)]

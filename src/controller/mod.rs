@@ -46,6 +46,7 @@ pub use ledger::{LEDGER, StoreError};
 pub use observed::HOLD;
 pub use runs::Bounds;
 
+use crate::policies::Watched;
 use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
 use policies::Guard;
@@ -63,7 +64,7 @@ const FINISHED: usize = 1024;
 pub struct Config {
     /// Names this process in the Lease and in Events: the name of its pod.
     pub identity: String,
-    /// Namespace of the Lease: the guardian's own.
+    /// Namespace of the Lease and of the approvals: the guardian's own.
     pub namespace: String,
     /// How much goes on at once.
     pub bounds: Bounds,
@@ -105,6 +106,7 @@ impl SetKey {
 /// # Errors
 /// When leadership is lost: the process has to end, since what it knows may be out of date.
 pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: CancellationToken) -> Result<(), ControllerError> {
+    let policies = Watched::new(metrics)?;
     let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
     let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
@@ -117,7 +119,7 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
         biased;
         () = shutdown.cancelled() => Ok(()),
         why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
-        () = lead(client, config, metrics) => Err(ControllerError::WatchesEnded),
+        () = lead(client, config, policies, metrics) => Err(ControllerError::WatchesEnded),
     };
     if ended.is_ok() {
         leadership.release().await;
@@ -126,9 +128,9 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
 }
 
 /// Watches, decides and acts.
-async fn lead(client: Client, config: Config, metrics: Metrics) {
+async fn lead(client: Client, config: Config, policies: Watched, metrics: Metrics) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
-    let (cluster, writers) = Cluster::new();
+    let (cluster, writers) = Cluster::new(policies);
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
         runs: Runs::new(exec, config.clock.clone(), config.bounds),
@@ -139,7 +141,7 @@ async fn lead(client: Client, config: Config, metrics: Metrics) {
         failures: queue::Failures::default(),
     });
     let (finished, finishes) = mpsc::channel(FINISHED);
-    let changes = Arc::clone(&context.cluster).watch(&client, writers);
+    let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
     let changes = futures::stream::select(changes, finishes);
     tokio::join!(context.runs.drive(finished), queue::work(changes, Arc::clone(&context)));
 }
@@ -166,16 +168,21 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
         context.recorder.forget(&key);
         return Ok(Action::await_change());
     };
-    let policy = match context.cluster.guard(&set) {
-        Guard::Policy(policy) => Some(policy),
-        Guard::Nobody => None,
+    let held = |reason, why| Held { scenario: "", reason, why };
+    let (policy, edited) = match context.cluster.guard(&set) {
+        Guard::Policy(policy, edited) => (Some(policy), edited),
+        Guard::Nobody => (None, None),
+        Guard::Waits(why) => {
+            context.recorder.held(&key, &observed, &[held(reason::Hold::PolicyNotApproved, why)]).await;
+            return Ok(Action::await_change());
+        }
         Guard::Invalid(why) => {
-            let held = Held { scenario: "", reason: reason::Hold::PolicyInvalid, why };
-            context.recorder.held(&key, &observed, &[held]).await;
+            context.recorder.held(&key, &observed, &[held(reason::Hold::PolicyInvalid, why)]).await;
             return Ok(Action::await_change());
         }
     };
-    let pass = Pass { context: &context, key: &key, observed: &observed, policy: policy.as_deref() };
+    let edited = edited.map(|why| held(reason::Hold::PolicyNotApproved, why));
+    let pass = Pass { context: &context, key: &key, observed: &observed, policy: policy.as_deref(), edited };
     let done = pass.run().await;
     if let Err(error) = &done {
         pass.explain(error).await;
@@ -198,6 +205,8 @@ struct Pass<'a> {
     key: &'a SetKey,
     observed: &'a Observed,
     policy: Option<&'a Policy>,
+    /// A later edit of the policy, which is not acted on.
+    edited: Option<Held>,
 }
 
 impl Pass<'_> {
@@ -241,7 +250,8 @@ impl Pass<'_> {
     /// Nothing (more) to do: when to look again.
     async fn rest(&self, decision: &Decision, now: Timestamp) -> Action {
         self.context.failures.forget(self.key);
-        self.context.recorder.held(self.key, self.observed, &decision.holds).await;
+        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).cloned().collect();
+        self.context.recorder.held(self.key, self.observed, &holds).await;
         let pause = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         pause.map_or_else(Action::await_change, Action::requeue)
     }

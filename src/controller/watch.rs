@@ -14,9 +14,11 @@ use kube::runtime::{WatchStreamExt as _, reflector};
 use kube::{Api, Client, Resource};
 
 use super::SetKey;
+use super::api::call;
 use super::observed::{Namespace, Pod, StatefulSet};
-use super::policies::{Guard, Policies};
+use super::policies::Guard;
 use super::runs::Runs;
+use crate::policies::{self, Watched};
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
 const WATCH_TIMEOUT: u32 = 45;
@@ -29,8 +31,9 @@ pub(super) struct Cluster {
     sets: Store<StatefulSet>,
     pods: Store<Pod>,
     namespaces: Store<Namespace>,
-    policies: Mutex<Policies>,
+    policies: Mutex<Watched>,
     policies_listed: tokio::sync::watch::Sender<bool>,
+    approvals_listed: tokio::sync::watch::Sender<bool>,
     departed: Mutex<BTreeMap<(String, String), Departed>>,
 }
 
@@ -42,13 +45,14 @@ pub(super) struct Writers {
 }
 
 impl Cluster {
-    pub(super) fn new() -> (Self, Writers) {
+    pub(super) fn new(policies: Watched) -> (Self, Writers) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
         let (namespaces, namespaces_writer) = reflector::store();
         let (policies_listed, _) = tokio::sync::watch::channel(false);
-        let (policies, departed) = (Mutex::default(), Mutex::default());
-        let cluster = Self { sets, pods, namespaces, policies, policies_listed, departed };
+        let (approvals_listed, _) = tokio::sync::watch::channel(false);
+        let (policies, departed) = (Mutex::new(policies), Mutex::default());
+        let cluster = Self { sets, pods, namespaces, policies, policies_listed, approvals_listed, departed };
         (cluster, Writers { sets: sets_writer, pods: pods_writer, namespaces: namespaces_writer })
     }
 
@@ -62,13 +66,19 @@ impl Cluster {
         self.sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
-        // The sender is ours, so this cannot fail.
+        // The senders are ours, so this cannot fail.
         let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
+        let _ = self.approvals_listed.subscribe().wait_for(|listed| *listed).await;
         Ok(())
     }
 
     /// Watches; yields the sets that have to be looked at.
-    pub(super) fn watch(self: Arc<Self>, client: &Client, writers: Writers) -> impl Stream<Item = SetKey> + use<> {
+    pub(super) fn watch(
+        self: Arc<Self>,
+        client: &Client,
+        installation: &str,
+        writers: Writers,
+    ) -> impl Stream<Item = SetKey> + use<> {
         let config = || Config::default().timeout(WATCH_TIMEOUT);
         let labelled = |label: &str| config().labels(&format!("{label}=true"));
 
@@ -85,10 +95,16 @@ impl Cluster {
         let namespaces = namespaces.filter_map(|n| future::ready(n.metadata.name));
 
         let maps = Arc::clone(&self);
+        let approvals = Api::<ConfigMap>::namespaced(client.clone(), installation);
+        let read = approvals.clone();
         let policies = quiet(events(Api::<ConfigMap>::all(client.clone()), labelled(names::POLICY)), "policies");
-        let policies = policies.flat_map(move |event| stream::iter(maps.take(event)));
+        let policies = policies.then(move |event| Arc::clone(&maps).take(event, read.clone())).flat_map(stream::iter);
 
-        let whole = stream::select(namespaces, policies);
+        let maps = Arc::clone(&self);
+        let approvals = quiet(events(approvals, policies::only_approvals(config())), "approvals");
+        let approvals = approvals.flat_map(move |event| stream::iter(maps.take_approvals(event)));
+
+        let whole = stream::select(namespaces, stream::select(policies, approvals));
         let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
         stream::select_all([sets.boxed(), pods.boxed(), whole.boxed()])
     }
@@ -121,7 +137,7 @@ impl Cluster {
 
     /// The policy of a set.
     pub(super) fn guard(&self, set: &StatefulSet) -> Guard {
-        self.policies().guard(set)
+        Guard::of(set, self.policies().known())
     }
 
     fn sets_of(&self, namespace: &str) -> Vec<SetKey> {
@@ -150,17 +166,35 @@ impl Cluster {
         }
     }
 
-    /// Takes an event of a policy ConfigMap; yields the namespaces it concerns.
-    fn take(&self, event: Event<ConfigMap>) -> Vec<String> {
+    /// Takes an event of a policy ConfigMap; yields the namespaces it concerns. The watch may show a policy before the approval that was
+    /// recorded before it was stored: so a policy that seems not to be approved is taken for that only once the approvals were read again.
+    async fn take(self: Arc<Self>, event: Event<ConfigMap>, approvals: Api<ConfigMap>) -> Vec<String> {
+        let mut concerned = Vec::new();
+        if self.policies().is_unapproved(&event) {
+            match call("read the approvals", approvals.get_opt(names::APPROVALS)).await {
+                Ok(map) => concerned = self.policies().approve(map.as_ref()),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "approvals come by their watch alone now"),
+            }
+        }
         let complete = matches!(event, Event::InitDone);
-        let concerned = self.policies().take(event);
+        concerned.extend(self.policies().take(event));
         if complete {
             self.policies_listed.send_replace(true);
         }
         concerned
     }
 
-    fn policies(&self) -> MutexGuard<'_, Policies> {
+    /// Takes an event of the approvals; yields the namespaces it concerns.
+    fn take_approvals(&self, event: Event<ConfigMap>) -> Vec<String> {
+        let complete = matches!(event, Event::InitDone);
+        let concerned = self.policies().take_approvals(event);
+        if complete {
+            self.approvals_listed.send_replace(true);
+        }
+        concerned
+    }
+
+    fn policies(&self) -> MutexGuard<'_, Watched> {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,6 @@
 //! An API server in memory: `core::sim` behind the HTTP that kube speaks, with faults on demand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,6 +35,8 @@ struct Inner {
     calls: Vec<Call>,
     by_number: BTreeMap<usize, Fault>,
     by_kind: VecDeque<(String, Fault)>,
+    /// Namespaces, and the users and groups who may run commands in their pods.
+    may_exec: BTreeSet<(String, String)>,
 }
 
 /// A call that came.
@@ -103,6 +105,25 @@ impl Api {
         self.lock().by_kind.push_back((kind.to_owned(), fault));
     }
 
+    /// Lets a user or a group `create pods/exec` in a namespace. Nobody else may.
+    pub fn allow_exec(&self, subject: &str, namespace: &str) {
+        self.lock().may_exec.insert((namespace.to_owned(), subject.to_owned()));
+    }
+
+    /// A SubjectAccessReview with its answer. Nothing is stored.
+    fn authorize(&self, mut review: Value) -> Value {
+        let spec = &review["spec"];
+        let asked = &spec["resourceAttributes"];
+        let is_exec = asked["verb"] == "create" && asked["resource"] == "pods" && asked["subresource"] == "exec";
+        let subjects = spec["groups"].as_array().into_iter().flatten().chain([&spec["user"]]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let inner = self.lock();
+        let may = subjects.map(|subject| (text(&asked["namespace"]), text(subject))).any(|pair| inner.may_exec.contains(&pair));
+        drop(inner);
+        review["status"] = json!({"allowed": is_exec && may});
+        review
+    }
+
     /// Writes a call down; what goes wrong with it?
     pub(crate) fn enter(&self, call: Call) -> Option<Fault> {
         let mut inner = self.lock();
@@ -125,10 +146,13 @@ impl Api {
     fn carry_out(&self, asked: &Asked, body: &[u8]) -> Answer {
         let now = self.clock.now();
         let object = || serde_json::from_slice::<Value>(body).unwrap_or_default();
+        if asked.resource.plural == "subjectaccessreviews" {
+            return json_answer(201, &self.authorize(object()));
+        }
         let act = |world: &mut World| match (&asked.method, &asked.key) {
             (&Method::GET, Some(key)) => world.get(key).cloned(),
             (&Method::GET, None) => Ok(asked.list(world)),
-            // Whoever asks what he may do may do everything.
+            // Whoever asks what he himself may do may do everything.
             (&Method::POST, None) if asked.resource.api_version.starts_with("authorization.k8s.io/") => {
                 let mut review = object();
                 review["status"] = json!({"allowed": true});
@@ -189,7 +213,8 @@ impl Api {
                     }
                 };
                 w.seen = changes.last().map_or(w.seen, |change| change.version);
-                let events = changes.iter().filter_map(|c| c.event(&w.asked.resource, &w.asked.namespace, &w.asked.labels));
+                let named = changes.iter().filter(|c| w.asked.is_named(&c.key.name));
+                let events = named.filter_map(|c| c.event(&w.asked.resource, &w.asked.namespace, &w.asked.labels));
                 let text: String = events.map(|e| line(EventKind::as_str(e.kind), &e.object)).collect();
                 if !text.is_empty() {
                     return Some((text, w));
@@ -323,8 +348,14 @@ impl Asked {
         format!("{verb} {}", self.resource.plural)
     }
 
+    /// Does the field selector, if any, allow this name? It is the only field that one can select by here.
+    fn is_named(&self, name: &str) -> bool {
+        self.query("fieldSelector").strip_prefix("metadata.name=").is_none_or(|wanted| wanted == name)
+    }
+
     fn list(&self, world: &World) -> Value {
-        let items: Vec<_> = world.list(&self.resource, &self.namespace).filter(|o| has_labels(o, &self.labels)).collect();
+        let items = world.list(&self.resource, &self.namespace).filter(|o| has_labels(o, &self.labels));
+        let items: Vec<_> = items.filter(|o| self.is_named(o["metadata"]["name"].as_str().unwrap_or_default())).collect();
         json!({
             "apiVersion": self.resource.api_version,
             "kind": "List",

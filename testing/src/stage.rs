@@ -24,6 +24,9 @@ hooks:
   rejoin: {command: [rejoin], timeout: 30s, retries: 2, backoff: 5s}
 ";
 
+/// Most controllers that lead at once.
+pub(crate) const MAX_LEADERS: usize = 3;
+
 /// How long anything may take on the stage before the test gives up: longer than every time out and pause of the controller together.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -64,7 +67,8 @@ impl Stage {
 
     /// One controller under a name; when it dies or ends, another takes its place, as a Deployment does.
     async fn keep_running(&self, n: usize) {
-        let namespace = format!("guardian-{n}");
+        assert!(n < MAX_LEADERS, "approvals are made for {MAX_LEADERS} controllers");
+        let namespace = installation(n);
         for life in 0.. {
             let process = self.api.process(&format!("controller-{n}-{life}"));
             tokio::select! {
@@ -148,6 +152,11 @@ impl Stage {
     pub(crate) fn get(&self, key: &Key) -> Value {
         self.api.world(|world| world.get(key).cloned()).unwrap_or_default()
     }
+}
+
+/// The namespace of one of the controllers: its Lease is there, and the approvals.
+pub(crate) fn installation(n: usize) -> String {
+    format!("guardian-{n}")
 }
 
 impl Default for Stage {

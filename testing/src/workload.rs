@@ -1,10 +1,13 @@
 //! A guarded Redis set in the namespace `shop`, and what a kubelet does to its pods.
 
+use std::collections::BTreeMap;
+
 use guardian_core::names;
+use guardian_core::policy::digest;
 use guardian_core::sim::{Key, Resource};
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{MAX_LEADERS, Stage, installation};
 
 const NAMESPACE: &str = "shop";
 const SET: &str = "redis";
@@ -23,13 +26,49 @@ impl Stage {
         self.create(&Resource::new("v1", "namespaces").named("", NAMESPACE), namespace);
     }
 
-    /// Applies a policy.
+    /// Applies a policy, by somebody who may: it is approved.
     pub fn apply_policy(&self, text: &str) {
+        self.approve_policy(text);
+        self.sneak_policy(text);
+    }
+
+    /// A policy comes in, or is edited, past the webhook: nobody has approved it.
+    pub fn sneak_policy(&self, text: &str) {
         let map = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {(names::POLICY): "true"}},
             "data": {(names::POLICY_KEY): text},
         });
-        self.create(&key("v1", "configmaps", "redis-policy"), map);
+        let key = key("v1", "configmaps", "redis-policy");
+        match self.get(&key) {
+            Value::Null => self.create(&key, map),
+            _ => self.edit(&key, |stored| stored["data"] = map["data"].clone()),
+        }
+    }
+
+    /// The policy of this text is approved, as the webhook does it, for all controllers of the stage.
+    pub fn approve_policy(&self, text: &str) {
+        let data = BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())]);
+        let approval = format!("{NAMESPACE}.{}", digest(&data));
+        for map in self.approvals() {
+            self.edit(&map, |map| map["data"][&approval] = json!(""));
+        }
+    }
+
+    /// No policy is approved any more.
+    pub fn revoke_approvals(&self) {
+        for map in self.approvals() {
+            self.edit(&map, |map| map["data"] = json!({}));
+        }
+    }
+
+    /// The ConfigMaps with the approvals, one for each controller of the stage; made where they are missing.
+    fn approvals(&self) -> Vec<Key> {
+        let maps = (0..MAX_LEADERS).map(|n| Resource::new("v1", "configmaps").named(&installation(n), names::APPROVALS));
+        let maps: Vec<Key> = maps.collect();
+        for map in maps.iter().filter(|map| self.get(map).is_null()) {
+            self.create(map, json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {}}));
+        }
+        maps
     }
 
     /// Applies the set; its pods run.

@@ -197,6 +197,100 @@ async fn a_set_on_hold_is_left_alone_until_it_is_not_and_that_is_said_once() {
     assert_eq!(attempts(&stage), ["redis-0 1"], "the start that runs now, once");
 }
 
+/// [`POLICY`] with another command.
+fn edited() -> String {
+    POLICY.replace("command: [rejoin]", "command: [other]")
+}
+
+fn commands(stage: &Stage) -> Vec<String> {
+    stage.runner.started().iter().map(|order| format!("{:?}", order.request.program)).collect()
+}
+
+fn says_not_approved(stage: &Stage) -> usize {
+    stage.events().iter().filter(|event| event.starts_with("Warning StatefulSet PolicyNotApproved: ")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_nobody_approved_runs_nothing_which_is_said_once_and_is_in_force_when_somebody_does() {
+    let stage = Stage::new();
+    let script = async {
+        stage.enable();
+        stage.sneak_policy(POLICY);
+        stage.apply_set(2);
+        stage.until("it is said", |s| !s.events().is_empty()).await;
+        stage.restart_container(0, "Error", 1);
+        stage.assert_silence().await;
+        let told = "Warning StatefulSet PolicyNotApproved: policy redis-policy is not approved: run `guardian approve -n shop redis-policy`";
+        assert_eq!(stage.events(), [told]);
+        assert!(stage.runner.started().is_empty() && stage.state().is_null());
+        stage.approve_policy(POLICY);
+        stage.until_settled().await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.told(), ["Crash Succeeded 1"], "what was due meanwhile is done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_nobody_approved_leaves_what_was_approved_in_force_and_is_said_once() {
+    let stage = Stage::new();
+    let script = async {
+        stage.usual(POLICY);
+        stage.until_settled().await;
+        stage.sneak_policy(&edited());
+        stage.until("it is said", |s| says_not_approved(s) == 1).await;
+        stage.restart_container(0, "Error", 1);
+        stage.until("it is rejoined", |s| s.told().len() == 1).await;
+        stage.until_settled().await;
+        stage.assert_silence().await;
+        assert_eq!(commands(&stage), [r#"Command(["rejoin"])"#]);
+        assert_eq!(says_not_approved(&stage), 1);
+        stage.approve_policy(&edited());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stage.restart_container(0, "Error", 1);
+        stage.until("it is rejoined", |s| s.told().len() == 2).await;
+        stage.until_settled().await;
+        stage.assert_silence().await;
+        assert_eq!(commands(&stage), [r#"Command(["rejoin"])"#, r#"Command(["other"])"#]);
+    };
+    stage.play(1, script).await;
+}
+
+/// The watch of policies may tell of an edit before the watch of approvals tells that it is approved.
+#[tokio::test(start_paused = true)]
+async fn an_edit_by_somebody_who_may_is_never_said_to_be_unapproved() {
+    let stage = Stage::new();
+    let script = async {
+        stage.usual(POLICY);
+        stage.until_settled().await;
+        for round in 0..20 {
+            stage.apply_policy(&format!("{POLICY}# {round}\n"));
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            stage.restart_container(0, "Error", 1);
+            stage.until("it is rejoined", |s| s.told().len() as u64 == round + 1).await;
+        }
+        stage.until_settled().await;
+        stage.assert_silence().await;
+    };
+    stage.play(2, script).await;
+    assert_eq!(says_not_approved(&stage), 0, "{:#?}", stage.events());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_whose_approval_is_taken_back_runs_nothing_more() {
+    let stage = Stage::new();
+    let script = async {
+        stage.usual(POLICY);
+        stage.until_settled().await;
+        stage.revoke_approvals();
+        stage.until("it is said", |s| says_not_approved(s) == 1).await;
+        stage.restart_container(0, "Error", 1);
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert!(stage.runner.started().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_gives_no_rights_is_told_once_and_served_once_it_does() {
     let stage = Stage::new();

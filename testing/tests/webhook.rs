@@ -1,6 +1,10 @@
 //! The webhook from the API server's side: over its real socket, with a cluster in memory behind it.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
+#[path = "webhook/approval.rs"]
+mod approval;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use guardian_core::admission::Settings;
 use guardian_core::names;
+use guardian_core::policy::digest;
 use guardian_core::sim::{Key, Resource};
 use guardian_testing::Api;
 use http_body_util::{BodyExt as _, Full};
@@ -143,8 +148,29 @@ fn policy_key() -> Key {
     Resource::new("v1", "configmaps").named("shop", "redis")
 }
 
+/// A cluster in which the guardian is installed, and whose user may run commands in pods.
 fn cluster() -> Api {
-    Api::new(Clock::system())
+    let (api, now) = (Api::new(Clock::system()), Clock::system().now());
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+    api.world(|world| world.create(&approvals_key(), map, now).map(drop)).expect("created");
+    api.allow_exec("somebody", "shop");
+    api
+}
+
+fn approvals_key() -> Key {
+    Resource::new("v1", "configmaps").named(INSTALLATION, names::APPROVALS)
+}
+
+/// The policy of this text is stored, past the webhook.
+fn sneak(api: &Api, key: &Key, text: &str) {
+    let now = Clock::system().now();
+    api.world(|world| world.create(key, policy(text), now).map(drop)).expect("created");
+}
+
+/// The policy of this text is approved.
+fn approve(api: &Api, text: &str) {
+    let approval = format!("shop.{}", digest(&BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())])));
+    api.world(|world| world.edit(&approvals_key(), |map| map["data"][&approval] = json!("")));
 }
 
 fn patch(answer: &Value) -> Option<Value> {
@@ -214,8 +240,8 @@ async fn a_policy_that_the_watch_has_not_brought_yet_is_asked_for() {
     tokio::join!(watching, until_ready);
     let (_, answer) = served.post("/mutate", review("u", "CREATE", "StatefulSet", &set())).await;
     assert_eq!(patch(&answer), None, "there is no policy");
-    let now = Clock::system().now();
-    served.api.world(|world| world.create(&policy_key(), policy(POLICY), now).map(drop)).expect("created");
+    approve(&served.api, POLICY);
+    sneak(&served.api, &policy_key(), POLICY);
     let (_, answer) = served.post("/mutate", review("u", "CREATE", "StatefulSet", &set())).await;
     assert!(patch(&answer).is_some(), "{answer}");
 }
@@ -223,19 +249,14 @@ async fn a_policy_that_the_watch_has_not_brought_yet_is_asked_for() {
 #[tokio::test]
 async fn a_policy_that_went_bad_leaves_its_last_good_revision_in_force() {
     let api = cluster();
-    let now = Clock::system().now();
-    api.world(|world| world.create(&policy_key(), policy(POLICY), now).map(drop)).expect("created");
+    approve(&api, POLICY);
+    sneak(&api, &policy_key(), POLICY);
     let mut served = Served::ready(api).await;
     let (_, good) = served.post("/mutate", review("u", "CREATE", "StatefulSet", &set())).await;
     assert!(patch(&good).is_some(), "{good}");
     let other = Resource::new("v1", "configmaps").named("shop", "other");
-    served
-        .api
-        .world(|world| {
-            world.edit(&policy_key(), |map| map["data"][names::POLICY_KEY] = json!("nonsense"));
-            world.create(&other, policy(POLICY), now).map(drop)
-        })
-        .expect("created");
+    served.api.world(|world| world.edit(&policy_key(), |map| map["data"][names::POLICY_KEY] = json!("nonsense")));
+    sneak(&served.api, &other, POLICY);
     // The second policy comes after the bad one in the same watch: when it is there, the bad one has been read.
     while served.store.snapshot().policies["shop"].len() < 2 {
         tokio::task::yield_now().await;

@@ -30,11 +30,11 @@ use serde_json::Value;
 pub use hand_over::{HAND_OVER, unrecorded};
 pub use patch::{Operation, Patch};
 pub use pin::{Record, Scalar};
-pub use review::{Resource, Review, ReviewError, Verb};
+pub use review::{Author, Resource, Review, ReviewError, Verb};
 pub use verdict::{Decision, HandOver, Question, Reason, Verdict};
 
 use crate::names;
-use crate::policy::Policy;
+use crate::policy::{ByNamespace, Policy};
 use plan::SetFacts;
 use review::{ConfigMap, Metadata, StatefulSet};
 
@@ -46,8 +46,12 @@ pub const MAX_GRACE: Duration = Duration::from_secs(600);
 /// What admission knows of the cluster, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Policies by namespace, then by name.
-    pub policies: BTreeMap<String, BTreeMap<String, Arc<Policy>>>,
+    /// Policies in force.
+    pub policies: ByNamespace,
+    /// Policies that are stored and not approved; of one that is in force too, this is a later edit.
+    pub waiting: ByNamespace,
+    /// May whoever asks run commands in the pods of the request's namespace? `None`: nobody was asked yet.
+    pub may_exec: Option<bool>,
     /// PriorityClasses that exist; `None` where the cluster cannot be asked, and then every name is believed.
     pub priority_classes: Option<BTreeSet<String>>,
     /// StatefulSets that were asked for, by namespace, then by name.
@@ -117,7 +121,7 @@ pub fn validate(review: &Review<'_>, snapshot: &Snapshot, now: Timestamp) -> Ver
     let (of_a_set, of_a_pod) = (resource == ("apps", "statefulsets"), resource == ("", "pods"));
     let verdict = match (review.kind.as_str(), review.subresource.as_deref().unwrap_or_default(), review.verb) {
         ("v1/ConfigMap", "", Verb::Create | Verb::Update) => match review.object::<ConfigMap>() {
-            Ok(Some(map)) if !review.is_terminating() => validate::policy(&map),
+            Ok(Some(map)) if !review.is_terminating() => validate::policy(review, &map, snapshot),
             Ok(Some(_)) => Verdict::untouched(Reason::Terminating),
             Ok(None) => Verdict::untouched(Reason::NotOurs),
             Err(error) => Verdict::deny(Reason::InvalidPolicy, 422, format!("the ConfigMap cannot be read: {error}")),
@@ -157,42 +161,68 @@ fn rewrite(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> Res
         return Ok(Verdict::untouched(Reason::TemplateUnchanged));
     }
 
-    let (policy, warning) = guard(review, &set, snapshot);
+    let Guard { policy, waiting, warnings } = guard(review, &set, snapshot);
     let facts = SetFacts { name: &set.metadata.name, service: set.service(), selector: set.selector() };
     let mut verdict = Verdict::from(pin::rewrite(template, old_template, facts, policy, (snapshot, settings))?);
-    verdict.policy = policy.map(|policy| (policy.name.clone(), policy.revision.clone()));
-    verdict.warnings.extend(warning);
-    verdict.question = question(&set, policy, snapshot);
+    // What was written while a policy was approved is not taken out for an edit that is not: only a policy that is gone does that.
+    let stays = verdict.reason == Reason::NoPolicy || (verdict.reason == Reason::Removed && old.is_some());
+    if policy.is_none() && waiting.is_some() && stays {
+        verdict = Verdict::untouched(Reason::AwaitsApproval);
+    }
+    verdict.policy = policy.or(waiting).map(|policy| (policy.name.clone(), policy.revision.clone()));
+    verdict.warnings.extend(warnings);
+    verdict.question = question(&set, policy, waiting, snapshot);
     Ok(verdict)
 }
 
 /// What the snapshot may be too old to know.
-fn question(set: &StatefulSet<'_>, policy: Option<&Policy>, snapshot: &Snapshot) -> Option<Question> {
+fn question(set: &StatefulSet<'_>, policy: Option<&Policy>, waiting: Option<&Policy>, snapshot: &Snapshot) -> Option<Question> {
     let Some(policy) = policy else {
         return (!is_out(&set.metadata.annotations)).then_some(Question::Policies);
     };
-    let class = policy.protect.priority_class_name.as_ref()?;
-    let known = snapshot.priority_classes.as_ref()?;
-    (!known.contains(class)).then(|| Question::PriorityClass(class.clone()))
+    let is_known = |class: &&String| snapshot.priority_classes.as_ref().is_none_or(|known| known.contains(*class));
+    let class = policy.protect.priority_class_name.as_ref().filter(|class| !is_known(class));
+    class.map(|class| Question::PriorityClass(class.clone())).or_else(|| waiting.map(|_| Question::Policies))
 }
 
-/// The policy that guards a set, and what is to be said about the choice.
-fn guard<'s>(review: &Review<'_>, set: &StatefulSet<'_>, snapshot: &'s Snapshot) -> (Option<&'s Policy>, Option<String>) {
+/// Who guards a set.
+struct Guard<'s> {
+    policy: Option<&'s Policy>,
+    /// A later edit of that policy; without one, the policy that would guard the set. It is not approved.
+    waiting: Option<&'s Policy>,
+    /// What is to be said about it.
+    warnings: Vec<String>,
+}
+
+fn guard<'s>(review: &Review<'_>, set: &StatefulSet<'_>, snapshot: &'s Snapshot) -> Guard<'s> {
     let Metadata { labels, annotations, .. } = &set.metadata;
-    let Some((policy, others)) = choose(&review.namespace, labels, annotations, snapshot) else {
+    let namespace = review.namespace.as_ref();
+    let approve = |name: &str| format!("run `guardian approve -n {namespace} {name}`");
+    let Some((policy, others)) = choose(namespace, labels, annotations, snapshot) else {
+        let waiting = choose_of(&snapshot.waiting, namespace, labels, annotations).map(|(policy, _)| policy);
         let named = annotations.get(names::POLICY).filter(|_| !is_out(annotations));
-        let warning =
-            named.map(|name| format!("not guarded: the annotation {} names {name}, which is no policy here", names::POLICY));
-        return (None, warning);
-    };
-    let others = match others.as_slice() {
-        [] => return (Some(policy), None),
-        [other] => (*other).to_owned(),
-        [other, rest @ ..] => format!("{other} and {} more", rest.len()),
+        let warning = match (waiting, named) {
+            (Some(Policy { name, .. }), _) => Some(format!("not guarded: policy {name} is not approved: {}", approve(name))),
+            (None, Some(name)) => {
+                Some(format!("not guarded: the annotation {} names {name}, which is no policy here", names::POLICY))
+            }
+            (None, None) => None,
+        };
+        return Guard { policy: None, waiting, warnings: warning.into_iter().collect() };
     };
     let name = &policy.name;
-    let warning = format!("policy {name} guards this set, {others} would too: name one in the annotation {}", names::POLICY);
-    (Some(policy), Some(warning))
+    let others = match others.as_slice() {
+        [] => None,
+        [other] => Some((*other).to_owned()),
+        [other, rest @ ..] => Some(format!("{other} and {} more", rest.len())),
+    };
+    let others = others
+        .map(|others| format!("policy {name} guards this set, {others} would too: name one in the annotation {}", names::POLICY));
+    let waiting = snapshot.waiting.get(namespace).and_then(|waiting| waiting.get(name)).map(Arc::as_ref);
+    let edited = waiting.map(|_| {
+        format!("the last edit of policy {name} is not approved, so revision {} is written: {}", policy.revision, approve(name))
+    });
+    Guard { policy: Some(policy), waiting, warnings: others.into_iter().chain(edited).collect() }
 }
 
 /// The policy that guards a set with these labels and annotations, and the names of those that would too.
@@ -202,8 +232,17 @@ fn choose<'s>(
     annotations: &BTreeMap<String, String>,
     snapshot: &'s Snapshot,
 ) -> Option<(&'s Policy, Vec<&'s str>)> {
+    choose_of(&snapshot.policies, namespace, labels, annotations)
+}
+
+fn choose_of<'s>(
+    policies: &'s ByNamespace,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+) -> Option<(&'s Policy, Vec<&'s str>)> {
     let named = annotations.get(names::POLICY).map(String::as_str);
-    let policies = snapshot.policies.get(namespace).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref);
+    let policies = policies.get(namespace).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref);
     if is_out(annotations) { None } else { Policy::choose(policies, named, labels) }
 }
 

@@ -24,13 +24,29 @@ pub struct Review<'a> {
     pub namespace: Cow<'a, str>,
     /// Name of the object; empty when the API server is to make one.
     pub name: Cow<'a, str>,
-    /// Who asks.
+    /// Who asks. The rest of it is in [`Review::author`].
     pub user: Cow<'a, str>,
     /// Nothing will be stored.
     pub dry_run: bool,
+    user_uid: Option<Cow<'a, str>>,
+    groups: Option<&'a RawValue>,
+    extra: Option<&'a RawValue>,
     object: Option<&'a RawValue>,
     old_object: Option<&'a RawValue>,
     options: Option<&'a RawValue>,
+}
+
+/// Who asks, with all that an authorizer may look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// His name.
+    pub user: String,
+    /// What tells him from another of that name.
+    pub uid: Option<String>,
+    /// Groups that he is in.
+    pub groups: Vec<String>,
+    /// What else the authenticator knows of him.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 /// What the request is about, in the version that the webhook's rules name. With `matchPolicy: Equivalent` the user may have asked in
@@ -103,10 +119,26 @@ impl<'a> Review<'a> {
             namespace: request.namespace,
             name: request.name,
             user: request.user_info.username,
+            user_uid: request.user_info.uid,
+            groups: request.user_info.groups,
+            extra: request.user_info.extra,
             dry_run: request.dry_run.unwrap_or(false) || (eviction && is_dry_eviction(request.object)),
             object: request.object,
             old_object: request.old_object,
             options: request.options,
+        })
+    }
+
+    /// Who asks. Most reviews are answered without a look at more of him than his name.
+    ///
+    /// # Errors
+    /// When his groups, or what else is known of him, are not of the type that an API server sends.
+    pub fn author(&self) -> Result<Author, serde_json::Error> {
+        Ok(Author {
+            user: self.user.clone().into_owned(),
+            uid: self.user_uid.as_ref().map(|uid| uid.clone().into_owned()),
+            groups: self.groups.map(|raw| serde_json::from_str(raw.get())).transpose()?.unwrap_or_default(),
+            extra: self.extra.map(|raw| serde_json::from_str(raw.get())).transpose()?.unwrap_or_default(),
         })
     }
 
@@ -197,6 +229,12 @@ struct Kind<'a> {
 struct UserInfo<'a> {
     #[serde(borrow, default)]
     username: Cow<'a, str>,
+    #[serde(borrow, default)]
+    uid: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    groups: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    extra: Option<&'a RawValue>,
 }
 
 /// What admission reads of a StatefulSet.

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::patch::Patch;
+use crate::policy::Approval;
 
 /// Bytes of one warning. The API server cuts every warning at 256 bytes once all of a response are over 4 KiB, and `kubectl` prints each
 /// in a line: this much is shown whole, and is read.
@@ -33,6 +34,8 @@ pub struct Verdict {
     pub question: Option<Question>,
     /// What has to be written down before this denial is given, unless the request is a dry run.
     pub hand_over: Option<HandOver>,
+    /// What is to be recorded before the answer is given; where it cannot be, the answer is no.
+    pub approval: Option<Approval>,
 }
 
 /// The hand-over of a role that begins with this request.
@@ -47,7 +50,7 @@ pub struct HandOver {
 /// What the cluster may know better than a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Is there a policy in the set's namespace that guards it?
+    /// Is there a policy in the set's namespace that guards it, and is it approved?
     Policies,
     /// Is there a PriorityClass of this name?
     PriorityClass(String),
@@ -59,6 +62,8 @@ pub enum Question {
     Pod(String),
     /// Has the hand-over of the pod with this uid begun, and when?
     HandOver(String),
+    /// May whoever asks run commands in the pods of the request's namespace?
+    MayExec,
 }
 
 /// What was decided about a request.
@@ -108,6 +113,14 @@ pub enum Reason {
     NotAPolicy,
     /// A policy with errors.
     InvalidPolicy,
+    /// A policy by somebody who may not run commands in the pods of its namespace.
+    NotApproved,
+    /// A policy by somebody of whom nobody said in time whether he may.
+    NotAnswered,
+    /// A policy whose approval could not be written down.
+    NotRecorded,
+    /// The policy that would guard the set is not approved; the set goes through as it came.
+    AwaitsApproval,
     /// No guard of the policy has anything against it.
     NothingToGuard,
     /// Fewer replicas than the policy's `minReplicas`.
@@ -156,6 +169,7 @@ impl Verdict {
             policy: None,
             question: None,
             hand_over: None,
+            approval: None,
         }
     }
 
@@ -212,6 +226,7 @@ fn status_reason(code: u16) -> &'static str {
     match code {
         422 => "Invalid",
         429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
         _ => "Forbidden",
     }
 }

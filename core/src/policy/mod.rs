@@ -3,7 +3,9 @@
 //! [`Policy`] is valid by construction: [`parse`] is the only way to make one from text, and it leaves no reference unresolved, no
 //! bound unchecked and no key unread. What is kept here is what the rest of the product acts on.
 
+mod approval;
 mod hook;
+mod in_force;
 mod parse;
 mod problem;
 #[cfg(test)]
@@ -18,9 +20,11 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use approval::{Approval, Approvals, Full};
 pub use guardian_hook::protocol::Program;
 pub use hook::{Freeze, Held, Hook, Hooks, OnFailure, Position, Probe, Schedule, Target, Task, When};
-pub use parse::parse;
+pub use in_force::{ByNamespace, Policies, Revisions};
+pub use parse::{digest, parse};
 pub use problem::{Invalid, PolicyError, Problem};
 pub use rule::{Action, Amount, Budget, Condition, Resource, Rule, Threshold, Until};
 pub use schema::json_schema;
@@ -55,7 +59,9 @@ pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(5);
 pub struct Policy {
     /// Name of its ConfigMap.
     pub name: String,
-    /// Identity of its content: the first 16 hexadecimal digits of a SHA-256 over all keys and values.
+    /// Identity of its content: a SHA-256 over all keys and values, in hexadecimal digits. What is approved.
+    pub digest: String,
+    /// The digest's first 16 digits: enough to tell one revision of a policy from another, and short enough to be read.
     pub revision: String,
     /// Which StatefulSets of its namespace it guards.
     pub selector: Selector,

@@ -79,9 +79,11 @@ impl Check<'_> {
         self.constant("apiVersion", &document.api_version, API_VERSION);
         self.constant("kind", &document.kind, KIND);
         let ready_after = document.ready_after.as_ref().map(|ready| ready.referenced);
+        let digest = digest(self.data);
         let mut policy = Policy {
             name: name.to_owned(),
-            revision: revision(self.data),
+            revision: digest.chars().take(16).collect(),
+            digest,
             selector: document.selector.map(|s| self.selector(s)).unwrap_or_default(),
             container: document.container.map(|c| self.label("container".to_owned(), c)),
             protect: self.protect(document.protect),
@@ -205,8 +207,10 @@ impl Check<'_> {
     }
 }
 
-/// Key and value are separated by bytes that neither can hold, so that no two contents give the same digest.
-fn revision(data: &BTreeMap<String, String>) -> String {
+/// Identity of the `data` of a policy ConfigMap, whether it can be read or not: 64 hexadecimal digits. Key and value are separated by bytes
+/// that neither can hold, so that no two contents give the same digest.
+#[must_use]
+pub fn digest(data: &BTreeMap<String, String>) -> String {
     let mut digest = Sha256::new();
     for (key, value) in data {
         digest.update(key);
@@ -214,5 +218,5 @@ fn revision(data: &BTreeMap<String, String>) -> String {
         digest.update(value);
         digest.update([0xfe]);
     }
-    digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,5 +1,6 @@
 //! What holds of admission whatever comes in. The answers to particular reviews are golden files, see `tests/admission.rs`.
 
+mod approval;
 mod guards;
 mod hand_overs;
 mod hostile;
