@@ -1,34 +1,38 @@
 //! `guardian enable` and `guardian disable`: opt a namespace in or out.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use guardian_core::names;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use serde_json::json;
 
-use super::cluster::Cluster;
+use super::approve::{self, ApproveError};
+use super::cluster::{self, Cluster, ClusterError, call};
 use super::eject::{EjectError, Ejection};
 
 /// ClusterRole with the controller's rights in an enabled namespace, part of the installation.
 const ROLE: &str = "guardian-namespace";
 /// Name of the RoleBinding, and of the controller's ServiceAccount in the installation.
 const CONTROLLER: &str = "guardian-controller";
-/// One call to the API server.
-const CALL: Duration = Duration::from_secs(10);
 
 /// Opt a namespace in: its StatefulSets are guarded from their next change on
 ///
 /// Gives the controller its rights there (a RoleBinding, for which you need `bind` on the ClusterRole guardian-namespace), then sets the
-/// label that the webhooks select by. Pods that run are not touched.
+/// label that the webhooks select by, and waits until the API server goes by it. Pods that run are not touched.
+///
+/// Policies that are there already do nothing until somebody approves them who may run commands in the namespace's pods: each is shown,
+/// and on a terminal you are asked.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  guardian enable shop\n  guardian enable shop --dry-run")]
+#[command(after_help = "Examples:\n  guardian enable shop\n  guardian enable shop --approve\n  guardian enable shop --dry-run")]
 pub(super) struct EnableArgs {
     #[command(flatten)]
     target: Target,
+    /// Approve the policies that are there, without asking
+    #[arg(long)]
+    approve: bool,
 }
 
 /// Opt a namespace out: no hook runs, nothing is rewritten
@@ -65,16 +69,12 @@ struct Target {
 pub(super) enum EnableError {
     #[error("{0} cannot be enabled: the webhooks leave it alone, so that the cluster can always be repaired")]
     Excluded(String),
-    #[error("no way to the API server: {0}")]
-    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("no runtime: {0}")]
-    Runtime(#[source] std::io::Error),
-    #[error("{what}: {error}")]
-    Call { what: String, error: Box<kube::Error> },
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error(transparent)]
+    Approve(#[from] ApproveError),
     #[error(transparent)]
     Eject(#[from] EjectError),
-    #[error("{0}: no answer within {seconds} s", seconds = CALL.as_secs())]
-    Silence(String),
 }
 
 impl EnableError {
@@ -89,36 +89,35 @@ pub(super) fn enable(args: &EnableArgs) -> Result<(), EnableError> {
     if ["kube-system", "kube-node-lease", target.installation.as_str()].contains(&target.namespace.as_str()) {
         return Err(EnableError::Excluded(target.namespace.clone()));
     }
-    target.run(async |client| {
+    cluster::run(async |cluster| {
         let post = PostParams { dry_run: target.dry_run, field_manager: Some("guardian".to_owned()) };
-        let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), &target.namespace);
-        let what = format!("cannot make the RoleBinding {CONTROLLER} in {}", target.namespace);
+        let bindings: Api<RoleBinding> = Api::namespaced(cluster.client.clone(), &target.namespace);
+        let what = format!("make the RoleBinding {CONTROLLER} in {}", target.namespace);
         match call(what, bindings.create(&post, &target.binding())).await {
-            Err(EnableError::Call { error, .. }) if is_status(&error, 409) => {}
+            Err(error) if error.code() == Some(409) => {}
             other => drop(other?),
         }
-        target.label(&client, json!("true")).await
-    })?;
-    target.say("enabled");
-    Ok(())
+        target.label(&cluster, json!("true")).await?;
+        target.say("enabled");
+        Ok(approve::offer(cluster, &target.namespace, &target.installation, args.approve, target.dry_run).await?)
+    })
 }
 
 pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
     let target = &args.target;
-    target.run(async |client| {
-        let cluster = Cluster { client: client.clone() };
+    cluster::run(async |cluster| {
         // What restarts pods is asked about before anything is done.
         let ejection = match args.eject {
             true => Some(Ejection::confirmed(&cluster, &target.namespace, args.yes, target.dry_run).await?),
             false => None,
         };
         // The label first: from then on nothing of ours acts there, whatever becomes of the rights.
-        target.label(&client, json!(null)).await?;
-        let bindings: Api<RoleBinding> = Api::namespaced(client, &target.namespace);
-        let what = format!("cannot delete the RoleBinding {CONTROLLER} in {}", target.namespace);
+        target.label(&cluster, json!(null)).await?;
+        let bindings: Api<RoleBinding> = Api::namespaced(cluster.client.clone(), &target.namespace);
+        let what = format!("delete the RoleBinding {CONTROLLER} in {}", target.namespace);
         let delete = DeleteParams { dry_run: target.dry_run, ..DeleteParams::default() };
         match call(what, bindings.delete(CONTROLLER, &delete)).await {
-            Err(EnableError::Call { error, .. }) if is_status(&error, 404) => {}
+            Err(error) if error.code() == Some(404) => {}
             other => drop(other?),
         }
         target.say("disabled");
@@ -130,14 +129,6 @@ pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
 }
 
 impl Target {
-    fn run(&self, body: impl AsyncFnOnce(Client) -> Result<(), EnableError>) -> Result<(), EnableError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EnableError::Runtime)?;
-        runtime.block_on(async {
-            let client = Client::try_default().await.map_err(|e| EnableError::Client(Box::new(e)))?;
-            body(client).await
-        })
-    }
-
     fn binding(&self) -> RoleBinding {
         RoleBinding {
             metadata: ObjectMeta {
@@ -159,32 +150,17 @@ impl Target {
         }
     }
 
-    async fn label(&self, client: &Client, value: serde_json::Value) -> Result<(), EnableError> {
-        let namespaces: Api<Namespace> = Api::all(client.clone());
+    async fn label(&self, cluster: &Cluster, value: serde_json::Value) -> Result<(), ClusterError> {
+        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
         let patch = json!({"metadata": {"labels": {names::ENABLED: value}}});
         let params = PatchParams { dry_run: self.dry_run, field_manager: Some("guardian".to_owned()), ..PatchParams::default() };
-        call(
-            format!("cannot label the namespace {}", self.namespace),
-            namespaces.patch(&self.namespace, &params, &Patch::Merge(patch)),
-        )
-        .await
-        .map(drop)
+        call(format!("label the namespace {}", self.namespace), namespaces.patch(&self.namespace, &params, &Patch::Merge(patch)))
+            .await
+            .map(drop)
     }
 
     fn say(&self, done: &str) {
         let dry = if self.dry_run { " (dry run)" } else { "" };
         anstream::println!("namespace {} {done}{dry}", self.namespace);
     }
-}
-
-async fn call<T>(what: String, request: impl Future<Output = kube::Result<T>>) -> Result<T, EnableError> {
-    match tokio::time::timeout(CALL, request).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(EnableError::Call { what, error: Box::new(error) }),
-        Err(_) => Err(EnableError::Silence(what)),
-    }
-}
-
-fn is_status(error: &kube::Error, code: u16) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == code)
 }

@@ -1,6 +1,7 @@
 //! The command line. One file a subcommand; each turns its flags into a typed configuration, runs, and gives an exit code:
 //! 0 done, 1 failed (the reason is on standard error), 2 wrong usage.
 
+mod approve;
 mod audit;
 mod certs;
 mod check;
@@ -46,6 +47,7 @@ enum Command {
     Check(check::Args),
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
+    Approve(approve::Args),
     Webhook(webhook::Args),
     Controller(controller::Args),
     Certs(certs::Args),
@@ -96,6 +98,7 @@ impl Cli {
             Command::Audit(args) => finish_or(audit::run(&args), audit::AuditError::is_usage),
             Command::Enable(args) => finish(enable::enable(&args)),
             Command::Disable(args) => finish_or(enable::disable(&args), enable::EnableError::is_usage),
+            Command::Approve(args) => finish(approve::run(&args)),
             Command::Webhook(args) => finish(webhook::run(&args)),
             Command::Controller(args) => finish(controller::run(&args)),
             Command::Certs(args) => finish(certs::run(&args)),

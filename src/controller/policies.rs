@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use guardian_core::names;
-use guardian_core::policy::{Policies, Policy};
+use guardian_core::policy::{Policies, Policy, Revisions};
 
 use super::observed::StatefulSet;
 
@@ -23,7 +23,7 @@ impl Guard {
     pub(super) fn of(set: &StatefulSet, policies: &Policies) -> Self {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let named = set.annotation(names::POLICY);
-        let choose = |revision: for<'r> fn(&'r guardian_core::policy::Revisions) -> Option<&'r Arc<Policy>>| {
+        let choose = |revision: for<'r> fn(&'r Revisions) -> Option<&'r Arc<Policy>>| {
             let candidates = policies.of(namespace).filter_map(|(_, revisions)| revision(revisions)).map(Arc::as_ref);
             let (chosen, _) = Policy::choose(candidates, named, set.labels())?;
             policies.of(namespace).find(|(name, _)| *name == chosen.name).map(|(_, revisions)| revisions)
@@ -41,11 +41,11 @@ impl Guard {
             });
             return Self::Policy(Arc::clone(policy), edited);
         }
-        if let Some(policy) = choose(|revisions| revisions.waiting()).and_then(|revisions| revisions.waiting()) {
+        if let Some(policy) = choose(Revisions::waiting).and_then(Revisions::waiting) {
             return Self::Waits(format!("policy {} is not approved: {}", policy.name, approve(&policy.name)));
         }
-        let bad = policies.of(namespace).filter_map(|(name, revisions)| Some((name, revisions.stored.as_ref().err()?)));
-        let bad = bad.filter(|(name, _)| named.is_none_or(|named| named == *name)).next();
+        let mut bad = policies.of(namespace).filter_map(|(name, revisions)| Some((name, revisions.stored.as_ref().err()?)));
+        let bad = bad.find(|(name, _)| named.is_none_or(|named| named == *name));
         bad.map_or(Self::Nobody, |(name, error)| Self::Invalid(format!("policy {name} cannot be read: {error}")))
     }
 }
@@ -68,8 +68,11 @@ mod tests {
         BTreeMap::from([(POLICY_KEY.to_owned(), text), ("word".to_owned(), word.to_owned())])
     }
 
+    /// A policy that is written: its name, its application, and a word.
+    type Written<'t> = (&'t str, &'t str, &'t str);
+
     /// Policies are written one after the other: name, application and word; those whose word is `ok` are approved.
-    fn guard(written: &[(&str, &str, &str)], annotations: &[(&str, &str)]) -> String {
+    fn guard(written: &[Written<'_>], named: Option<&str>) -> String {
         let mut policies = Policies::default();
         let approved = written.iter().filter(|(_, _, word)| *word == "ok");
         let keys = approved.map(|(_, app, word)| (format!("shop.{}", digest(&data(app, word))), String::new()));
@@ -77,7 +80,7 @@ mod tests {
         for (name, app, word) in written {
             let _ = policies.put("shop", name, &data(app, word));
         }
-        let annotations: BTreeMap<&str, &str> = annotations.iter().copied().collect();
+        let annotations: BTreeMap<&str, &str> = named.map(|name| (names::POLICY, name)).into_iter().collect();
         let metadata = json!({"name": "redis", "namespace": "shop", "labels": {"app": "redis"}, "annotations": annotations});
         match Guard::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap(), &policies) {
             Guard::Policy(policy, edited) => format!("{}{}", policy.name, edited.map_or(String::new(), |why| format!(", {why}"))),
@@ -88,28 +91,28 @@ mod tests {
 
     #[test]
     fn the_approved_policy_guards_and_whatever_else_may_be_meant_is_named() {
-        let named = [(names::POLICY, "b")];
+        let named = Some("b");
         let waits = "policy b is not approved: run `guardian approve -n shop b`";
-        let cases: [(&[(&str, &str, &str)], &[(&str, &str)], &str); 12] = [
-            (&[], &[], "nobody"),
-            (&[("a", "other", "ok"), ("b", "other", "new")], &[], "nobody"),
-            (&[("a", "redis", "ok")], &[], "a"),
-            (&[("b", "redis", "new")], &[], waits),
-            (&[("a", "redis", "ok"), ("b", "redis", "new")], &[], "a"),
-            (&[("a", "redis", "new"), ("b", "redis", "ok")], &[], "b"),
-            (&[("a", "redis", "ok"), ("b", "other", "new")], &named, waits),
-            (&[("a", "redis", "ok"), ("b", "other", "ok")], &named, "b"),
-            (&[("a", "", "ok")], &[], "policy a cannot be read: "),
-            (&[("a", "", "ok")], &named, "nobody"),
-            (&[("b", "redis", "ok"), ("b", "", "ok")], &[], "b"),
+        let cases: [(&[Written<'_>], Option<&str>, &str); 12] = [
+            (&[], None, "nobody"),
+            (&[("a", "other", "ok"), ("b", "other", "new")], None, "nobody"),
+            (&[("a", "redis", "ok")], None, "a"),
+            (&[("b", "redis", "new")], None, waits),
+            (&[("a", "redis", "ok"), ("b", "redis", "new")], None, "a"),
+            (&[("a", "redis", "new"), ("b", "redis", "ok")], None, "b"),
+            (&[("a", "redis", "ok"), ("b", "other", "new")], named, waits),
+            (&[("a", "redis", "ok"), ("b", "other", "ok")], named, "b"),
+            (&[("a", "", "ok")], None, "policy a cannot be read: "),
+            (&[("a", "", "ok")], named, "nobody"),
+            (&[("b", "redis", "ok"), ("b", "", "ok")], None, "b"),
             // An edit that would guard the set, where the revision in force does not.
-            (&[("b", "other", "ok"), ("b", "redis", "new")], &[], waits),
+            (&[("b", "other", "ok"), ("b", "redis", "new")], None, waits),
         ];
-        for (written, annotations, expected) in cases {
-            let is = guard(written, annotations);
+        for (written, named, expected) in cases {
+            let is = guard(written, named);
             assert!(is == expected || (expected.ends_with(": ") && is.starts_with(expected)), "{written:?}: {is}");
         }
-        let edited = guard(&[("b", "redis", "ok"), ("b", "redis", "new")], &[]);
+        let edited = guard(&[("b", "redis", "ok"), ("b", "redis", "new")], None);
         assert!(edited.starts_with("b, the last edit of policy b is not approved, so revision "), "{edited}");
     }
 }

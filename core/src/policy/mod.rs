@@ -8,6 +8,7 @@ mod hook;
 mod in_force;
 mod parse;
 mod problem;
+mod programs;
 #[cfg(test)]
 mod reference;
 mod rule;

@@ -34,8 +34,8 @@ async fn enabling_and_disabling_act_at_the_next_change_of_the_template_and_never
         ns.kubectl.apply_objects(&[policy("late", &text, &[]), application("late", 0)]).await?;
 
         let target = ["--installation", &installation()];
-        let run = async |verb: &str| guardian(&[&[verb, ns.name.as_str()], &target[..]].concat()).await?.ok();
-        run("enable").await?;
+        let run = async |verb: &[&str]| guardian(&[verb, &[ns.name.as_str()], &target[..]].concat()).await?.ok();
+        run(&["enable", "--approve"]).await?;
         assert!(ns.api::<RoleBinding>().get_opt("guardian-controller").await?.is_some(), "the controller has its rights");
         ns.kubectl.run(&["scale", "statefulset", "late", "--replicas=1"]).await?.ok()?;
         assert!(!is_guarded(&ns.kubectl.get("statefulset", "late").await?), "scaling is no change of the template");
@@ -44,7 +44,7 @@ async fn enabling_and_disabling_act_at_the_next_change_of_the_template_and_never
         ns.kubectl.run(&["rollout", "restart", "statefulset", "late"]).await?.ok()?;
         assert!(is_guarded(&ns.kubectl.get("statefulset", "late").await?));
 
-        run("disable").await?;
+        run(&["disable"]).await?;
         assert!(ns.api::<RoleBinding>().get_opt("guardian-controller").await?.is_none(), "the rights are gone");
         // Not a second `rollout restart`: kubectl refuses two within one second, which is how its annotation tells them apart.
         let touched = json!({"spec": {"template": {"metadata": {"annotations": {"touched": "after disable"}}}}}).to_string();
