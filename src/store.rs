@@ -166,9 +166,11 @@ impl Store {
                     for map in &maps.items {
                         policies::put(&mut known, map);
                     }
-                    snapshot.policies.extend(known.in_force());
-                    snapshot.waiting.remove(namespace);
-                    snapshot.waiting.extend(known.waiting());
+                    for (policies, now) in [(&mut snapshot.policies, known.in_force()), (&mut snapshot.waiting, known.waiting())]
+                    {
+                        policies.remove(namespace);
+                        policies.extend(now);
+                    }
                     Ok(!maps.items.is_empty())
                 }
                 Question::MayExec => {

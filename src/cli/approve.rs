@@ -145,6 +145,9 @@ pub(super) async fn offer(
         let names = left.join(" ");
         anstream::println!("not approved, so they do nothing: {names}\nto approve them: guardian approve -n {namespace} {names}");
     }
+    if all && !is_judged && !dry_run && !left.is_empty() {
+        return Err(ApproveError::NotEnabled(place.namespace));
+    }
     denied(&results)
 }
 
