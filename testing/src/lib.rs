@@ -21,3 +21,4 @@ pub use fault::Fault;
 pub use runner::{Answer, Runner};
 pub use serve::Served;
 pub use stage::{POLICY, Stage};
+pub use workload::approval;

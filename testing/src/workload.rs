@@ -17,6 +17,13 @@ pub(crate) fn key(api_version: &str, plural: &str, name: &str) -> Key {
     Resource::new(api_version, plural).named(NAMESPACE, name)
 }
 
+/// The key under which a policy of this text and nothing else is approved in a namespace.
+#[must_use]
+pub fn approval(namespace: &str, text: &str) -> String {
+    let data = BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())]);
+    format!("{namespace}.{}", digest(&data))
+}
+
 impl Stage {
     /// Opts the namespace in.
     pub fn enable(&self) {
@@ -47,8 +54,7 @@ impl Stage {
 
     /// The policy of this text is approved, as the webhook does it, for all controllers of the stage.
     pub fn approve_policy(&self, text: &str) {
-        let data = BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())]);
-        let approval = format!("{NAMESPACE}.{}", digest(&data));
+        let approval = approval(NAMESPACE, text);
         for map in self.approvals() {
             self.edit(&map, |map| map["data"][&approval] = json!(""));
         }

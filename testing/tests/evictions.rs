@@ -7,7 +7,7 @@ use std::time::Duration;
 use guardian_core::admission::Settings;
 use guardian_core::names;
 use guardian_core::sim::{Key, Resource, World};
-use guardian_testing::{Api, Fault};
+use guardian_testing::{Api, Fault, approval};
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use prometheus::Registry;
@@ -53,6 +53,8 @@ impl Cluster {
             make(Resource::new("v1", "namespaces").named("", "shop"), json!({}));
             let policy = json!({"metadata": {"labels": {(names::POLICY): "true"}}, "data": {(names::POLICY_KEY): POLICY}});
             make(Resource::new("v1", "configmaps").named("shop", "redis"), policy);
+            let approvals = json!({"data": {approval("shop", POLICY): ""}});
+            make(Resource::new("v1", "configmaps").named(INSTALLATION, names::APPROVALS), approvals);
             make(Resource::new("apps/v1", "statefulsets").named("shop", "redis"), json!({"spec": {"replicas": 2}}));
             make(pod_key("redis-0"), pod("primary"));
             make(pod_key("redis-1"), pod("replica"));

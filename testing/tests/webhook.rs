@@ -1,10 +1,9 @@
 //! The webhook from the API server's side: over its real socket, with a cluster in memory behind it.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
-#[path = "webhook/approval.rs"]
-mod approval;
+#[path = "webhook/approvals.rs"]
+mod approvals;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,9 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use guardian_core::admission::Settings;
 use guardian_core::names;
-use guardian_core::policy::digest;
 use guardian_core::sim::{Key, Resource};
-use guardian_testing::Api;
+use guardian_testing::{Api, approval};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -169,7 +167,7 @@ fn sneak(api: &Api, key: &Key, text: &str) {
 
 /// The policy of this text is approved.
 fn approve(api: &Api, text: &str) {
-    let approval = format!("shop.{}", digest(&BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())])));
+    let approval = approval("shop", text);
     api.world(|world| world.edit(&approvals_key(), |map| map["data"][&approval] = json!("")));
 }
 
