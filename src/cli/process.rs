@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 use crate::controller::Clock;
 use crate::server::{self, BindError, probe};
 
+/// The most threads that work, however many processors a node has: each may hold the tree of a review.
+const THREADS: usize = 4;
+
 /// Flags of every long-running subcommand.
 #[derive(Debug, clap::Args)]
 pub(super) struct Flags {
@@ -52,7 +55,12 @@ where
 {
     let filter = EnvFilter::try_new(&flags.log)?;
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ProcessError::Runtime)?;
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(THREADS));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(ProcessError::Runtime)?;
     runtime.block_on(async {
         let client = Client::try_default().await.map_err(|e| ProcessError::Client(Box::new(e)))?;
         let shutdown = CancellationToken::new();

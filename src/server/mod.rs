@@ -106,8 +106,8 @@ impl Answer {
     }
 }
 
-/// What one server may take. The defaults fit a memory limit of 64 MiB: 512 connections of 44 KiB (22 MiB), 12 MiB of
-/// bodies, as much again for the answers to them, and 10 MiB for the process itself, make 56 MiB.
+/// What one server may take: 512 connections of 44 KiB (22 MiB), 12 MiB of bodies, as much again for the answers to them,
+/// and 10 MiB for the process itself, make 56 MiB. What a handler needs besides is its own to bound.
 #[derive(Debug, Clone)]
 pub struct Bounds {
     /// From the accept to the end of the TLS handshake. 5 s: two round trips, and twice the 2 s after which the API

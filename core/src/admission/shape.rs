@@ -6,6 +6,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// What the tree of a template may take in memory. The most that an API server stores, 1.5 MiB in one object (etcd's limit on a
+/// request), is a tree of some 40 MiB where it is a pod template of many short variables; a text made for it could be ninety times its
+/// length.
+const MAX_TREE: usize = 64 << 20;
+/// A JSON object is a map whose first node has room for eleven members of 56 bytes, with the allocator's own part.
+const OBJECT: usize = 700;
+/// Any other value is a slot in a list or a map, and for a string an allocation of its own.
+const VALUE: usize = 64;
+
 /// Why a template is not worked on: the path of the field, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 #[error("the pod template cannot be read: {0}")]
@@ -13,6 +22,11 @@ pub(super) struct ShapeError(String);
 
 /// Does `template` have the shape of a pod template, as far as it is read?
 pub(super) fn check(template: &RawValue) -> Result<(), ShapeError> {
+    let tree = tree(template.get());
+    if tree > MAX_TREE {
+        let mib = |bytes: usize| bytes.div_ceil(1 << 20);
+        return Err(ShapeError(format!("its values would take {} MiB of memory, and {} are the most", mib(tree), mib(MAX_TREE))));
+    }
     // Only of a template that has another shape does the path matter, and keeping track of it is most of the work.
     if serde_json::from_str::<Template>(template.get()).is_ok() {
         return Ok(());
@@ -23,6 +37,16 @@ pub(super) fn check(template: &RawValue) -> Result<(), ShapeError> {
         // The place in a JSON text that nobody wrote by hand says nothing.
         Err(error) => Err(ShapeError(error.to_string().split(" at line ").next().unwrap_or_default().to_owned())),
     }
+}
+
+/// What the tree of a JSON text takes in memory, at the most. Signs inside of strings count too, so it is never less.
+fn tree(json: &str) -> usize {
+    let (mut objects, mut values) = (0, 0);
+    for byte in json.bytes() {
+        objects += usize::from(byte == b'{');
+        values += usize::from(matches!(byte, b',' | b'[' | b':'));
+    }
+    json.len() + objects * OBJECT + values * VALUE
 }
 
 impl From<serde_json::Error> for ShapeError {
