@@ -9,6 +9,7 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use tokio::sync::Mutex;
 
 use crate::audit::{self, Audit};
 use crate::server::{Answer, Handler};
@@ -19,10 +20,15 @@ const MUTATE: &str = "/mutate";
 /// Path of the validating webhooks. An API server refuses a patch from there.
 const VALIDATE: &str = "/validate";
 
+/// Reviews of more bytes are judged one at a time: their templates are trees meanwhile, each with a copy, of 64 MiB at most.
+const LARGE: usize = 64 << 10;
+
 /// Answers reviews.
 pub struct Webhook {
     store: Arc<Store>,
     settings: Settings,
+    /// Held while a [`LARGE`] review is judged.
+    large: Mutex<()>,
     audit: Audit,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     requests: IntCounterVec,
@@ -54,24 +60,28 @@ impl Webhook {
         )?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { store, settings, audit, clock: Box::new(clock), requests, seconds })
+        Ok(Self { store, settings, large: Mutex::new(()), audit, clock: Box::new(clock), requests, seconds })
     }
 
-    async fn decide(&self, path: &str, review: &Review<'_>, now: Timestamp) -> Verdict {
-        let judge = |snapshot: &Snapshot| match path {
-            VALIDATE => admission::validate(review, snapshot, now),
-            _ => admission::judge(review, snapshot, &self.settings),
-        };
+    async fn decide(&self, path: &str, review: &Review<'_>, large: bool, now: Timestamp) -> Verdict {
         let mut snapshot = self.store.snapshot();
-        let mut verdict = judge(&snapshot);
+        let mut verdict = self.judge(path, review, &snapshot, large, now).await;
         let mut asked = Vec::new();
         while let Some(question) = verdict.question.take().filter(|question| !asked.contains(question)) {
             let Some(better) = self.store.ask(&question, review, &snapshot).await else { break };
             snapshot = Arc::new(better);
-            verdict = judge(&snapshot);
+            verdict = self.judge(path, review, &snapshot, large, now).await;
             asked.push(question);
         }
         verdict
+    }
+
+    async fn judge(&self, path: &str, review: &Review<'_>, snapshot: &Snapshot, large: bool, now: Timestamp) -> Verdict {
+        let _turn = if large { Some(self.large.lock().await) } else { None };
+        match path {
+            VALIDATE => admission::validate(review, snapshot, now),
+            _ => admission::judge(review, snapshot, &self.settings),
+        }
     }
 
     /// What is approved is written down first: should it then not be stored, nothing is harmed.
@@ -124,7 +134,7 @@ impl Handler for Webhook {
             Err(error) => return Answer::error(StatusCode::BAD_REQUEST, &error.to_string()),
         };
         let now = (self.clock)();
-        let verdict = self.decide(path, &review, now).await;
+        let verdict = self.decide(path, &review, body.len() > LARGE, now).await;
         let verdict = self.keep(&review, verdict, now).await;
         self.record(&review, &verdict, now, started);
         Answer::ok(verdict.to_response(&review.uid))
