@@ -246,7 +246,8 @@ async fn an_edit_that_nobody_approved_leaves_what_was_approved_in_force_and_is_s
         assert_eq!(commands(&stage), [r#"Command(["rejoin"])"#]);
         assert_eq!(says_not_approved(&stage), 1);
         stage.approve_policy(&edited());
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        // A watch that is being made again at this moment tells of it within its back-off, which is 30 s at most.
+        tokio::time::sleep(Duration::from_secs(120)).await;
         stage.restart_container(0, "Error", 1);
         stage.until("it is rejoined", |s| s.told().len() == 2).await;
         stage.until_settled().await;
