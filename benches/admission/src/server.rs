@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use guardian_bench_core::IMAGE;
+use guardian_bench_core::{IMAGE, INSTALLATION};
 use tokio::sync::watch;
 
 use crate::BenchError;
@@ -77,7 +77,10 @@ impl Server {
             Kind::Ours => {
                 let mut command = Command::new(&setup.guardian);
                 command.args(["webhook", "--listen", &address.to_string(), "--probe-listen", &probe.to_string()]);
-                command.args(["--server-name", NAME, "--image", IMAGE]).arg("--certificates").arg(directory);
+                command
+                    .args(["--server-name", NAME, "--image", IMAGE, "--installation", INSTALLATION])
+                    .arg("--certificates")
+                    .arg(directory);
                 command.env("KUBECONFIG", &setup.kubeconfig);
                 command
             }
