@@ -22,17 +22,18 @@ use crate::BenchError;
 use crate::certificates::NAME;
 use crate::verify::Expected;
 
-/// No answer takes longer, on any machine on which a measurement makes sense.
-const ANSWER: Duration = Duration::from_secs(30);
-
 /// What every connection sends.
 #[derive(Clone)]
 pub(crate) struct Call {
+    /// What the server is called.
+    pub(crate) server: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) path: String,
     pub(crate) body: Bytes,
     pub(crate) expected: Expected,
+    /// The measurement fails when an answer takes longer.
+    pub(crate) deadline: Duration,
 }
 
 /// What became of the requests.
@@ -138,7 +139,9 @@ impl Connection {
                 ended = driver => ended.map(|()| None),
             }
         };
-        let answered = tokio::time::timeout(ANSWER, either).await.map_err(|_elapsed| BenchError::NoAnswer)?;
+        let Call { server, deadline, .. } = self.call;
+        let answered = tokio::time::timeout(deadline, either).await;
+        let answered = answered.map_err(|_elapsed| BenchError::NoAnswer { server, deadline })?;
         match answered {
             Ok(Some((status, body))) if status == 200 => {
                 self.call.expected.check(&body)?;
