@@ -119,6 +119,9 @@ async fn may(ns: &Namespace, verb: &str, resource: &str) -> Outcome {
 
 async fn can(ns: &Namespace, verb: &str, resource: &str) -> Outcome<String> {
     let user = format!("--as={}", deployer(ns));
+    // What follows a slash would be taken for the name of an object.
+    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+    let subresource = format!("--subresource={subresource}");
     // The exit code is 1 for a no.
-    Ok(ns.kubectl.run(&["auth", "can-i", verb, resource, &user]).await?.stdout.trim().to_owned())
+    Ok(ns.kubectl.run(&["auth", "can-i", verb, resource, &subresource, &user]).await?.stdout.trim().to_owned())
 }

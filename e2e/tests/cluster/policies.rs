@@ -43,10 +43,10 @@ async fn a_bad_policy_is_denied_with_its_place_and_the_earlier_one_stays() -> Ou
         }
         assert_eq!(maps.get("redis-policy").await?.metadata.resource_version, good, "the earlier one stays");
         // What is in the language but not acted on yet is taken, and never silently.
-        let later = text.replace("container: redis", "readyAfter: join");
+        let later = text.replace("container: redis", "update: {strategy: guarded}");
         let taken = ns.kubectl.with_input(&["apply", "-f", "-"], &later).await?;
         assert_eq!(taken.code, Some(0), "{}", taken.stderr);
-        assert!(taken.stderr.contains("Warning: NotYetActive: readyAfter"), "{}", taken.stderr);
+        assert!(taken.stderr.contains("Warning: NotYetActive: update"), "{}", taken.stderr);
         Ok(())
     })
     .await
