@@ -4,11 +4,12 @@
 
 mod command;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use command::Done;
 use guardian_core::names;
+use guardian_core::policy;
 use guardian_core::sim::{Key, Resource};
 use guardian_testing::{Api, Served};
 use serde_json::{Value, json};
@@ -54,7 +55,19 @@ impl World {
         });
     }
 
+    /// A policy, which is approved.
     fn policy(&self, text: &str) {
+        self.unapproved(text);
+        let digest = policy::digest(&BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())]));
+        self.approvals(json!({format!("shop.{digest}"): ""}));
+    }
+
+    /// All approvals that there are.
+    fn approvals(&self, data: Value) {
+        self.put("v1", "configmaps", "stateful-guardian", names::APPROVALS, json!({"data": data}));
+    }
+
+    fn unapproved(&self, text: &str) {
         let map = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {(names::POLICY): "true"}}, "data": {(names::POLICY_KEY): text},
         });
@@ -160,6 +173,56 @@ fn explain_of_a_stored_set_says_that_it_is_pinned_and_what_its_next_change_takes
     assert_eq!(world.stored("db"), before, "nothing is written");
     let missing = world.guardian(&["explain", "none"]);
     assert!(missing.code == Some(1) && missing.stderr.contains("there is no StatefulSet none in shop"), "{}", missing.stderr);
+}
+
+#[test]
+fn a_policy_that_nobody_approved_is_shown_as_waiting() {
+    let world = World::new();
+    world.put("apps/v1", "statefulsets", "shop", "db", set("db"));
+    world.approvals(json!({}));
+    let run = "run `guardian approve -n shop db-policy`";
+
+    let status = world.json(&["status", "-o", "json"]);
+    let shown = &status["sets"][0];
+    assert_eq!((&shown["state"], &shown["pending"]), (&json!("AwaitsApproval"), &json!(false)), "{status:#}");
+    assert_eq!((&shown["policy"], &shown["awaits"]["policy"]), (&Value::Null, &json!("db-policy")), "{status:#}");
+    assert!(shown["because"].as_str().is_some_and(|because| because.contains(run)), "{status:#}");
+    assert_eq!(status["problems"], json!([]));
+
+    let told = world.guardian(&["explain", "db", "-o", "text"]).stdout;
+    for words in [run, "AwaitsApproval: ", "Once it is approved", "terminationGracePeriodSeconds: nothing -> 70"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(told.matches(run).count(), 1, "{told}");
+    let explained = world.json(&["explain", "db"]);
+    assert_eq!(explained["sets"][0]["appliesAt"], "nextTemplateChangeOnceApproved");
+
+    let checked = world.guardian(&["check"]).stdout;
+    assert!(
+        checked.contains("FAILED   policies shop: ") && checked.contains("run: guardian approve -n shop db-policy"),
+        "{checked}"
+    );
+    world.policy(POLICY);
+    assert!(world.guardian(&["check"]).stdout.contains("ok       policies shop: none awaits approval"));
+    assert_eq!(world.json(&["status", "-o", "json"])["sets"][0]["state"], "Unguarded");
+}
+
+#[test]
+fn where_the_approvals_cannot_be_read_every_policy_is_believed_and_that_is_said_once() {
+    let world = World::new();
+    world.put("apps/v1", "statefulsets", "shop", "db", set("db"));
+    world.put("v1", "namespaces", "", "other", json!({"metadata": {"labels": {(names::ENABLED): "true"}}}));
+    world.approvals(json!({}));
+    let words = "every policy is taken for approved";
+    let status = world.json(&["status", "-A", "--installation", "elsewhere", "-o", "json"]);
+    assert_eq!(status["sets"][0]["state"], "Unguarded", "{status:#}");
+    let problems = status["problems"].as_array().expect("problems");
+    assert!(matches!(problems.as_slice(), [Value::String(only)] if only.contains(words)), "{status:#}");
+    let explained = world.json(&["explain", "db", "--installation", "elsewhere"]);
+    assert_eq!(explained["sets"][0]["appliesAt"], "nextTemplateChange");
+    assert!(explained["sets"][0]["problems"].to_string().contains(words), "{explained:#}");
+    let checked = world.guardian(&["check", "--installation", "elsewhere"]).stdout;
+    assert!(checked.contains("skipped  policies: ") && checked.matches(words).count() == 1, "{checked}");
 }
 
 #[test]

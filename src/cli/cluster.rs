@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guardian_core::admission::{Settings, Snapshot};
-use guardian_core::policy::{self, Policy};
-use guardian_core::{names, standing};
+use guardian_core::names;
+use guardian_core::policy::{self, Approvals};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -119,6 +118,7 @@ pub(super) struct Place {
 
 /// The policies of a namespace.
 pub(super) struct Policies {
+    /// In force is, and waits, what the approvals say; where those are not known, everything is believed to be in force.
     pub(super) snapshot: Snapshot,
     /// Policies that cannot be read, and why. Their last good revision is in force; only the webhook knows which that is.
     pub(super) problems: Vec<String>,
@@ -182,23 +182,43 @@ impl Cluster {
         call(what, self.client.request(request)).await
     }
 
+    /// The approvals of this installation, or why they are not known: the caller may not read them, or they are not there.
+    pub(super) async fn approvals(&self, installation: &str) -> Result<Result<Approvals, String>, ClusterError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), installation);
+        let what = format!("read the approvals: ConfigMap {} of namespace {installation}", names::APPROVALS);
+        match call(what, api.get(names::APPROVALS)).await {
+            Ok(map) => Ok(Ok(map.data.as_ref().map(Approvals::read).unwrap_or_default())),
+            Err(error) if matches!(error.code(), Some(403 | 404)) => {
+                Ok(Err(format!("{error}; every policy is taken for approved")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The policies of a namespace, and the PriorityClasses that there are, if the caller may list them.
-    pub(super) async fn policies(&self, namespace: &str) -> Result<Policies, ClusterError> {
+    pub(super) async fn policies(&self, namespace: &str, approvals: Option<&Approvals>) -> Result<Policies, ClusterError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let labelled = ListParams::default().labels(&format!("{}=true", names::POLICY));
         let maps = call(format!("list the policies of {namespace}"), api.list(&labelled)).await?;
-        let mut policies: BTreeMap<String, Arc<Policy>> = BTreeMap::new();
+        let mut policies = policy::Policies::default();
+        policies.approve(approvals.cloned().unwrap_or_default());
         let mut problems = Vec::new();
         for map in maps.items {
-            match policy::parse(&map.name_any(), map.data.as_ref().unwrap_or(&BTreeMap::new())) {
-                Ok(policy) => drop(policies.insert(map.name_any(), Arc::new(policy))),
-                Err(invalid) => problems.push(format!("policy {} of {namespace}: {invalid}", map.name_any())),
+            let name = map.name_any();
+            if let Err(invalid) = policies.put(namespace, &name, map.data.as_ref().unwrap_or(&BTreeMap::new())) {
+                problems.push(format!("policy {name} of {namespace}: {invalid}"));
             }
         }
+        let (in_force, waiting) = match approvals {
+            Some(_) => (policies.in_force(), policies.waiting()),
+            // Without an approval all of them wait.
+            None => (policies.waiting(), BTreeMap::new()),
+        };
         let classes: Api<PriorityClass> = Api::all(self.client.clone());
         let classes = call("list the PriorityClasses", classes.list_metadata(&ListParams::default())).await.ok();
         let classes = classes.map(|list| list.items.iter().map(ResourceExt::name_any).collect::<BTreeSet<_>>());
-        Ok(Policies { snapshot: Snapshot { priority_classes: classes, ..standing::snapshot(namespace, policies) }, problems })
+        let snapshot = Snapshot { policies: in_force, waiting, priority_classes: classes, ..Snapshot::default() };
+        Ok(Policies { snapshot, problems })
     }
 
     /// The names of the webhook's pods, in their order.

@@ -117,7 +117,11 @@ async fn from_cluster(args: &Args, set: &str, cluster: &Cluster) -> Result<Expla
     let namespace = cluster.namespace_or_default(args.namespace.as_deref());
     let mut before = cluster.set(&namespace, set).await?;
     let place = cluster.place(&namespace).await;
-    let policies = cluster.policies(&namespace).await?;
+    let (approvals, unknown) = match cluster.approvals(&args.installation).await? {
+        Ok(approvals) => (Some(approvals), None),
+        Err(unknown) => (None, Some(unknown)),
+    };
+    let policies = cluster.policies(&namespace, approvals.as_ref()).await?;
     let image = match &args.image {
         Some(image) => Some(image.clone()),
         None => cluster.image(&args.installation).await,
@@ -126,6 +130,7 @@ async fn from_cluster(args: &Args, set: &str, cluster: &Cluster) -> Result<Expla
     let standing = standing::of_stored(&before, &namespace, &policies.snapshot, &settings);
     let mut standing = standing.map_err(|error| ExplainError::Set(set.to_owned(), error))?;
     let mut problems = policies.problems;
+    problems.extend(unknown);
     if place.is_ok_and(|place| !place.enabled) {
         problems
             .push(format!("namespace {namespace} is not enabled: nothing is written there before `guardian enable {namespace}`"));
@@ -150,9 +155,14 @@ impl Explained {
             "because": s.because(),
             "policy": s.policy.as_ref().map(|(name, _)| name),
             "revision": s.policy.as_ref().map(|(_, revision)| revision),
+            "awaits": s.awaits.as_ref().map(|(name, revision)| json!({"policy": name, "revision": revision})),
             "recorded": s.record.as_ref().map(|record| json!({"policy": record.policy, "revision": record.revision})),
             "hold": s.hold,
-            "appliesAt": if self.stored { "nextTemplateChange" } else { "creation" },
+            "appliesAt": match (self.stored, &s.awaits) {
+                (false, _) => "creation",
+                (true, None) => "nextTemplateChange",
+                (true, Some(_)) => "nextTemplateChangeOnceApproved",
+            },
             "changes": s.next,
             "warnings": s.warnings,
             "problems": self.problems,
@@ -162,15 +172,20 @@ impl Explained {
     fn text(&self, out: &mut impl Write) -> io::Result<()> {
         let (bold, dim) = (Style::new().bold(), Style::new().dimmed());
         let (s, name) = (&self.standing, cluster::name(&self.before));
-        let guard =
-            s.policy.as_ref().map_or("no policy".to_owned(), |(name, revision)| format!("policy {name}, revision {revision}"));
+        let guard = s
+            .policy
+            .as_ref()
+            .or(s.awaits.as_ref())
+            .map_or("no policy".to_owned(), |(name, revision)| format!("policy {name}, revision {revision}"));
         writeln!(out, "{bold}StatefulSet {name}{bold:#}: {guard}")?;
         let because = s.because();
         if self.stored {
             writeln!(out, "{:?}{}{because}", s.state, if because.is_empty() { "" } else { ": " })?;
         }
         let hold = s.hold.iter().map(|reason| format!("on hold: {reason}"));
-        for line in hold.chain(self.problems.iter().chain(&s.warnings).map(|warning| format!("Warning: {warning}"))) {
+        // Why it awaits an approval is the first of the warnings, and is told.
+        let warnings = s.warnings.iter().skip(usize::from(s.awaits.is_some()));
+        for line in hold.chain(self.problems.iter().chain(warnings).map(|warning| format!("Warning: {warning}"))) {
             writeln!(out, "{line}")?;
         }
         writeln!(out, "{}", self.when())?;
@@ -195,7 +210,14 @@ impl Explained {
             (true, true) if self.standing.state == State::Guarded => {
                 "Nothing is written now, nor at the next change of its template."
             }
+            (true, true) if self.standing.awaits.is_some() => {
+                "Nothing is written now, nor, once the policy is approved, at the next change of its template."
+            }
             (true, true) => "Nothing is written.",
+            (true, false) if self.standing.awaits.is_some() => {
+                "Nothing is written now: the policy awaits approval. Once it is approved, the next change of the template, such as \
+                 `kubectl rollout restart`, takes up:"
+            }
             (true, false) => {
                 "Nothing is written now: its template is pinned. The next change of it, such as `kubectl rollout restart`, takes up:"
             }

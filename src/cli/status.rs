@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::cluster::{self, Cluster, ClusterError, Place, Progress};
 use super::{diff, table};
 
-/// Show how StatefulSets stand to their policies: guarded, pending, unguarded, on hold
+/// Show how StatefulSets stand to their policies: guarded, pending, unguarded, awaiting approval, on hold
 ///
 /// Read with your own rights. `Pending`: a policy was edited, or the guardian writes it in another form; the set takes it up with the next
 /// change of its template. `Unguarded`: a policy selects the set, and nothing is written into it.
+/// `AwaitsApproval`: its policy does nothing before somebody approves it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   guardian status -n shop
@@ -63,28 +64,34 @@ struct Row {
 struct Shown {
     place: Place,
     rows: Vec<Row>,
-    problems: Vec<String>,
 }
 
+/// Namespaces, and what cannot be told of them.
+type Found = (Vec<Shown>, Vec<String>);
+
 pub(super) fn run(args: &Args) -> Result<(), StatusError> {
-    let shown = cluster::run(async |cluster| look(args, &cluster).await)?;
+    let (shown, problems) = cluster::run(async |cluster| look(args, &cluster).await)?;
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     match args.output {
-        Output::Table => text(&mut out, &shown)?,
-        Output::Json => writeln!(out, "{:#}", document(&shown))?,
-        Output::Yaml => writeln!(out, "{}", diff::yaml(&document(&shown))?.trim_end())?,
+        Output::Table => text(&mut out, &shown, &problems)?,
+        Output::Json => writeln!(out, "{:#}", document(&shown, &problems))?,
+        Output::Yaml => writeln!(out, "{}", diff::yaml(&document(&shown, &problems))?.trim_end())?,
     }
     Ok(())
 }
 
-async fn look(args: &Args, cluster: &Cluster) -> Result<Vec<Shown>, StatusError> {
+async fn look(args: &Args, cluster: &Cluster) -> Result<Found, StatusError> {
     let places = if args.all_namespaces {
         cluster.enabled().await?
     } else {
         vec![cluster.place(&cluster.namespace_or_default(args.namespace.as_deref())).await?]
     };
     let image = cluster.image(&args.installation).await;
-    let mut shown = Vec::new();
+    let (approvals, unknown) = match cluster.approvals(&args.installation).await? {
+        Ok(approvals) => (Some(approvals), None),
+        Err(unknown) => (None, Some(unknown)),
+    };
+    let (mut shown, mut problems) = (Vec::new(), Vec::from_iter(unknown));
     let mut progress = Progress::start();
     let all = places.len();
     for (n, place) in places.into_iter().enumerate() {
@@ -93,19 +100,20 @@ async fn look(args: &Args, cluster: &Cluster) -> Result<Vec<Shown>, StatusError>
             Some(set) => vec![cluster.set(&place.name, set).await?],
             None => cluster.sets(&place.name).await?,
         };
-        let policies = cluster.policies(&place.name).await?;
+        let policies = cluster.policies(&place.name, approvals.as_ref()).await?;
         let rows = sets.iter().map(|set| {
             let settings = cluster::settings(image.as_deref(), set);
             let standing = standing::of_stored(set, &place.name, &policies.snapshot, &settings);
             Row { name: cluster::name(set).to_owned(), standing: standing.map_err(|error| error.to_string()) }
         });
-        shown.push(Shown { rows: rows.collect(), place, problems: policies.problems });
+        shown.push(Shown { rows: rows.collect(), place });
+        problems.extend(policies.problems);
     }
-    Ok(shown)
+    Ok((shown, problems))
 }
 
-fn text(out: &mut impl Write, shown: &[Shown]) -> io::Result<()> {
-    for problem in shown.iter().flat_map(|shown| &shown.problems) {
+fn text(out: &mut impl Write, shown: &[Shown], problems: &[String]) -> io::Result<()> {
+    for problem in problems {
         anstream::eprintln!("Warning: {problem}");
     }
     let rows: Vec<[String; 7]> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.cells(&shown.place))).collect();
@@ -116,9 +124,8 @@ fn text(out: &mut impl Write, shown: &[Shown]) -> io::Result<()> {
     table::write(out, ["NAMESPACE", "SET", "STATE", "POLICY", "WRITTEN", "IN FORCE", "BECAUSE"], &rows)
 }
 
-fn document(shown: &[Shown]) -> Value {
+fn document(shown: &[Shown], problems: &[String]) -> Value {
     let sets: Vec<Value> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.document(&shown.place))).collect();
-    let problems: Vec<&String> = shown.iter().flat_map(|shown| &shown.problems).collect();
     json!({"sets": sets, "problems": problems})
 }
 
@@ -153,6 +160,7 @@ impl Row {
         let standing = self.standing.as_ref().ok();
         let written = standing.and_then(|s| s.record.as_ref());
         let in_force = standing.and_then(|s| s.policy.as_ref());
+        let guards = in_force.or_else(|| standing.and_then(|s| s.awaits.as_ref()));
         let dash = || "-".to_owned();
         let hold = self.hold(place).map(|reason| format!("on hold: {reason}"));
         let because = [hold, Some(self.because(place)).filter(|because| !because.is_empty())];
@@ -160,7 +168,7 @@ impl Row {
             place.name.clone(),
             self.name.clone(),
             self.state(place),
-            in_force.map(|(name, _)| name).or(written.map(|record| &record.policy)).cloned().unwrap_or_else(dash),
+            guards.map(|(name, _)| name).or(written.map(|record| &record.policy)).cloned().unwrap_or_else(dash),
             written.map_or_else(dash, |record| record.revision.clone()),
             in_force.map_or_else(dash, |(_, revision)| revision.clone()),
             because.into_iter().flatten().collect::<Vec<_>>().join("; "),
@@ -176,6 +184,7 @@ impl Row {
             "because": self.because(place),
             "policy": standing.and_then(|s| s.policy.as_ref()).map(|(name, _)| name),
             "revision": standing.and_then(|s| s.policy.as_ref()).map(|(_, revision)| revision),
+            "awaits": standing.and_then(|s| s.awaits.as_ref()).map(|(name, revision)| json!({"policy": name, "revision": revision})),
             "recorded": standing
                 .and_then(|s| s.record.as_ref())
                 .map(|record| json!({"policy": record.policy, "revision": record.revision})),

@@ -27,11 +27,13 @@ pub struct Standing {
     pub state: State,
     /// Name and revision of the policy in force that guards it.
     pub policy: Option<(String, String)>,
+    /// Name and revision of the policy that would guard it, were it approved; none is in force then.
+    pub awaits: Option<(String, String)>,
     /// What was written into its template.
     pub record: Option<Record>,
     /// The set is on hold, and why.
     pub hold: Option<String>,
-    /// What its next template change will take up, field by field.
+    /// What its next template change will take up, field by field; where it awaits an approval, the next one after that.
     pub next: Vec<Change>,
     /// What its owner will be told then.
     pub warnings: Vec<String>,
@@ -50,6 +52,8 @@ pub enum State {
     Unguarded,
     /// A policy guards it that cannot be applied to it.
     NotApplicable,
+    /// The policy that selects it is not approved: nothing is written, and what was written stays.
+    AwaitsApproval,
     /// No policy guards it any more; its next template change takes out what was written.
     Leaving,
     /// No policy guards it.
@@ -130,9 +134,19 @@ pub fn of_stored(set: &Value, namespace: &str, snapshot: &Snapshot, settings: &S
     let mut restarted = set.clone();
     let before = mark(&mut restarted, Some(json!("rehearsed")));
     let verdict = rehearse(&restarted, Some(set), namespace, snapshot, settings)?;
-    let mut standing = standing(&restarted, set, verdict, snapshot, namespace)?;
-    mark(&mut standing.after, before);
-    Ok(standing)
+    let awaits = verdict.reason == Reason::AwaitsApproval;
+    let mut told = standing(&restarted, set, verdict, snapshot, namespace)?;
+    if awaits {
+        let approved = Snapshot { policies: snapshot.waiting.clone(), waiting: BTreeMap::new(), ..snapshot.clone() };
+        let verdict = rehearse(&restarted, Some(set), namespace, &approved, settings)?;
+        let mut once = standing(&restarted, set, verdict, &approved, namespace)?;
+        once.awaits = once.policy.take();
+        once.state = State::AwaitsApproval;
+        once.warnings.splice(0..0, told.warnings);
+        told = once;
+    }
+    mark(&mut told.after, before);
+    Ok(told)
 }
 
 fn standing(
@@ -165,6 +179,7 @@ fn standing(
         after: patched(object, &verdict)?,
         hold: annotation(set, names::HOLD),
         policy,
+        awaits: None,
         record,
         warnings: verdict.warnings,
     })
@@ -189,6 +204,7 @@ impl Standing {
             },
             State::Unguarded => format!("admitted before its policy, or while the webhook was away: guarded {next}"),
             State::NotApplicable => self.warnings.first().cloned().unwrap_or_else(|| "the policy cannot be applied".to_owned()),
+            State::AwaitsApproval => self.warnings.first().cloned().unwrap_or_else(|| "its policy is not approved".to_owned()),
             State::Leaving => format!("no policy guards it any more: what was written goes {next}"),
             State::NoPolicy => "no policy selects it".to_owned(),
         }

@@ -92,6 +92,22 @@ fn a_set_stands_as_its_record_and_the_policy_in_force_say() {
 }
 
 #[test]
+fn a_policy_that_awaits_approval_is_told_with_what_it_would_write() {
+    let cluster = with_policies(&[("p", STOP)]);
+    let waiting = |of: Snapshot| Snapshot { waiting: of.policies, ..Snapshot::default() };
+    let guarded = of_new(&set(), NAMESPACE, &cluster, &settings("guardian:1")).unwrap().after;
+    let edited = with_policies(&[("p", "hooks: {preStop: {command: [stop], timeout: 80s}}")]);
+    for (set, approved) in [(&set(), cluster.clone()), (&guarded, edited), (&guarded, cluster)] {
+        let once = stored(set, &approved);
+        let awaits = stored(set, &waiting(approved));
+        assert_eq!((awaits.state, awaits.policy.as_ref()), (State::AwaitsApproval, None));
+        assert_eq!(awaits.awaits, once.policy);
+        assert!(awaits.because().contains("run `guardian approve -n shop p`"), "{}", awaits.because());
+        assert_eq!((awaits.after, awaits.next.len()), (once.after, once.next.len()));
+    }
+}
+
+#[test]
 fn another_form_of_the_same_revision_is_pending_and_says_so() {
     let cluster = with_policies(&[("p", STOP)]);
     let guarded = of_new(&set(), NAMESPACE, &cluster, &settings("guardian:1")).unwrap().after;

@@ -27,6 +27,7 @@ pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place
             checks.push(Check::skipped("namespace", &place.name, message, format!("run: guardian enable {}", place.name)));
         }
     }
+    checks.extend(approved(cluster, installation, places).await);
     checks.push(match places.iter().find(|place| place.enabled) {
         Some(place) => asked(broken_policy(cluster, &place.name).await, &place.name, installation),
         None => Check::skipped(
@@ -57,6 +58,34 @@ async fn binding(cluster: &Cluster, installation: &str, namespace: &str) -> Chec
             Check::failed("namespace", namespace, message, format!("delete it, then {remedy}"))
         }
     }
+}
+
+/// Are the policies of the enabled namespaces in force?
+async fn approved(cluster: &Cluster, installation: &str, places: &[Place]) -> Vec<Check> {
+    let name = "policies";
+    let approvals = match cluster.approvals(installation).await {
+        Ok(Ok(approvals)) => approvals,
+        Ok(Err(unknown)) => {
+            let remedy = "name the namespace that the guardian runs in (--installation), or ask somebody who may read it";
+            return vec![Check::skipped(name, "", unknown, remedy)];
+        }
+        Err(error) => return vec![Check::unread(name, "", &error)],
+    };
+    let mut checks = Vec::new();
+    for Place { name: namespace, .. } in places.iter().filter(|place| place.enabled) {
+        checks.push(match cluster.policies(namespace, Some(&approvals)).await {
+            Err(error) => Check::unread(name, namespace, &error),
+            Ok(policies) => match policies.snapshot.waiting.get(namespace) {
+                None => Check::ok(name, namespace, "none awaits approval"),
+                Some(waiting) => {
+                    let names = waiting.keys().map(String::as_str).collect::<Vec<_>>().join(" ");
+                    let message = format!("not approved, so not in force as stored: {names}");
+                    Check::failed(name, namespace, message, format!("run: guardian approve -n {namespace} {names}"))
+                }
+            },
+        });
+    }
+    checks
 }
 
 /// Tries to make a policy that no webhook of ours lets through. Nothing is stored, whatever comes of it.
