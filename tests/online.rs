@@ -11,7 +11,7 @@ use command::Done;
 use guardian_core::names;
 use guardian_core::policy;
 use guardian_core::sim::{Key, Resource};
-use guardian_testing::{Api, Served};
+use guardian_testing::{Api, Fault, Served};
 use serde_json::{Value, json};
 use stateful_guardian::controller::Clock;
 use tempfile::TempDir;
@@ -59,11 +59,11 @@ impl World {
     fn policy(&self, text: &str) {
         self.unapproved(text);
         let digest = policy::digest(&BTreeMap::from([(names::POLICY_KEY.to_owned(), text.to_owned())]));
-        self.approvals(json!({format!("shop.{digest}"): ""}));
+        self.approvals(&json!({format!("shop.{digest}"): ""}));
     }
 
     /// All approvals that there are.
-    fn approvals(&self, data: Value) {
+    fn approvals(&self, data: &Value) {
         self.put("v1", "configmaps", "stateful-guardian", names::APPROVALS, json!({"data": data}));
     }
 
@@ -179,7 +179,7 @@ fn explain_of_a_stored_set_says_that_it_is_pinned_and_what_its_next_change_takes
 fn a_policy_that_nobody_approved_is_shown_as_waiting() {
     let world = World::new();
     world.put("apps/v1", "statefulsets", "shop", "db", set("db"));
-    world.approvals(json!({}));
+    world.approvals(&json!({}));
     let run = "run `guardian approve -n shop db-policy`";
 
     let status = world.json(&["status", "-o", "json"]);
@@ -212,13 +212,15 @@ fn where_the_approvals_cannot_be_read_every_policy_is_believed_and_that_is_said_
     let world = World::new();
     world.put("apps/v1", "statefulsets", "shop", "db", set("db"));
     world.put("v1", "namespaces", "", "other", json!({"metadata": {"labels": {(names::ENABLED): "true"}}}));
-    world.approvals(json!({}));
+    world.approvals(&json!({}));
     let words = "every policy is taken for approved";
     let status = world.json(&["status", "-A", "--installation", "elsewhere", "-o", "json"]);
     assert_eq!(status["sets"][0]["state"], "Unguarded", "{status:#}");
     let problems = status["problems"].as_array().expect("problems");
     assert!(matches!(problems.as_slice(), [Value::String(only)] if only.contains(words)), "{status:#}");
-    let explained = world.json(&["explain", "db", "--installation", "elsewhere"]);
+    // There is none; and here they may not be read.
+    world.api.fail_next("GET configmaps", Fault::Status(403));
+    let explained = world.json(&["explain", "db"]);
     assert_eq!(explained["sets"][0]["appliesAt"], "nextTemplateChange");
     assert!(explained["sets"][0]["problems"].to_string().contains(words), "{explained:#}");
     let checked = world.guardian(&["check", "--installation", "elsewhere"]).stdout;
