@@ -12,8 +12,8 @@ use futures::future::try_join_all;
 use guardian_core::ledger::Verdict;
 use guardian_e2e::ledger::attempts;
 use guardian_e2e::{
-    Failure, Kubectl, Namespace, Outcome, Signal, application, container_id, eventually, installation, is_guarded, is_ready,
-    namespace, policy, until, until_any, until_gone,
+    Failure, Kubectl, Namespace, Outcome, Signal, application, container_id, eventually, guardian, installation, is_guarded,
+    is_ready, namespace, policy, until, until_any, until_gone,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -21,6 +21,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 /// What the API server waits for our webhook (`timeoutSeconds: 2`), and 3 s for `kubectl` itself on a busy machine.
@@ -153,6 +154,8 @@ fn expect(holds: bool, otherwise: &str) -> Outcome {
 }
 
 async fn taken_up(ns: &Namespace) -> Outcome {
+    let status = guardian(&["status", "-n", &ns.name, "--installation", &installation(), "-o", "json"]).await?.json()?;
+    assert_eq!((&status["sets"][0]["name"], &status["sets"][0]["state"]), (&json!("app"), &json!("Unguarded")), "{status}");
     ns.kubectl.run(&["rollout", "restart", "statefulset", "app"]).await?.ok()?;
     assert!(is_guarded(&ns.kubectl.get("statefulset", "app").await?), "the next change of the template takes it up");
     Ok(())

@@ -37,12 +37,18 @@ async fn alone_certificates_are_rotated_under_load_and_no_call_fails() -> Outcom
         let rotated = rotated_under_load(ns).await;
         long_lives_again(ns, &args).await?;
         let (calls, failed, seen) = rotated?;
+        tell(calls, failed.len(), &seen);
         assert!(failed.is_empty(), "{} of {calls} calls failed: {:#?}", failed.len(), failed.first());
         assert!(seen.leaves.len() >= 4, "{} leaves", seen.leaves.len());
         assert!(seen.bundles.len() >= 3, "{} bundles of CAs", seen.bundles.len());
         Ok(())
     })
     .await
+}
+
+#[expect(clippy::print_stderr, reason = "the figures, for whoever runs it with --no-capture")]
+fn tell(calls: usize, failed: usize, seen: &Seen) {
+    eprintln!("{calls} calls, {failed} failed, {} leaves, {} bundles of CAs", seen.leaves.len(), seen.bundles.len());
 }
 
 /// What the Secret held, one after the other.
