@@ -24,8 +24,7 @@ for case in core/src/admission/testdata/*.review.json; do
     # With fewer spaces, so that a mutation hits something.
     tr -s ' \n' ' ' <"$case" >"$work/seeds/review/$(basename "$case")"
 done
-awk -v dir="$work/seeds/policy" '/^### /{n++; next} /^=> /{next} n{print > (dir "/" n ".yaml")}' core/src/policy/testdata/errors.txt
-cp core/src/policy/testdata/whole.yaml "$work/seeds/policy/"
+cp core/src/policy/testdata/{whole.yaml,bad/*.yaml} "$work/seeds/policy/"
 cp fuzz/seeds/runner/* "$work/seeds/runner/"
 
 # A review is at most a few dozen KiB in practice, and a policy a few; 512 MiB are ten times what a target needs with its corpus.

@@ -63,6 +63,8 @@ fn problem(error: &Error) -> Problem {
     let wrong_type =
         |expected: &str, found: Option<&str>| Problem::Type { expected: expected.to_owned(), found: found.map(str::to_owned) };
     match error {
+        // The place is that of the alias; what is wrong is wrong with what it stands for.
+        Error::AliasError { error, .. } => problem(error),
         Error::Eof { .. } => Problem::Empty,
         Error::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected),
         Error::SerdeMissingField { field, .. } => Problem::Missing(field),
