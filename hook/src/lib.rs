@@ -27,6 +27,7 @@
 //! | `stop.json` | `reason` | why the pod is being stopped; read once by `stop` |
 //! | `run/ID.claim` | `run` | one start of one hook, and in which life of its container; its writer holds a lock on it as long as it lives |
 //! | `run/ID.script` | `run` | the script, while it runs |
+//! | `run/probe-*.script` | `collect` | the script of a probe, while it runs |
 //! | `run/ID.json` | `run`, `stop` | how it ended |
 //!
 //! Any container of the pod, under any uid, may run the runner, so `/guardian` and `run` are writable by all (sticky, where the uid that installs

@@ -6,6 +6,8 @@
 //! On standard input a message is a frame: its length as four bytes, big endian, then that many bytes of JSON ([`frame`]). On standard output an
 //! answer is one line of JSON.
 
+mod collect;
+
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -15,6 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use collect::{Collect, Collected, MAX_ANSWER, MAX_COMPLAINT, MAX_PROBE_MEMORY, MAX_PROBES, Probe, Sample, Usage};
 
 /// The version of requests that this build understands.
 pub const PROTOCOL: u32 = 1;
@@ -42,6 +46,9 @@ pub const SPEC_VARIABLE: &str = "GUARDIAN_SPEC";
 /// The most bytes of an encoded [`Installed`]. The kernel refuses to start a program with a string of 128 KiB or more in its environment
 /// (`MAX_ARG_STRLEN`, 32 pages), and the string is name, `=`, value and a zero byte.
 pub const MAX_SPEC: usize = 128 * 1024 - SPEC_VARIABLE.len() - 2;
+
+/// What a runner that does not know a command says on standard error; it ends with status 2 and prints nothing else.
+pub const NO_SUCH_COMMAND: &str = "no such command";
 
 /// What `guardian-hook run` reads: start one hook, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -398,12 +405,16 @@ impl Request {
         if !valid_run_id(&self.run_id) {
             return Some("runId must be 1 to 100 of A-Z a-z 0-9 . _ - with no dot in front".into());
         }
-        if self.timeout_ms == 0 || self.timeout_ms > MAX_TIMEOUT_MS {
-            return Some(format!("timeoutMs must be 1 to {MAX_TIMEOUT_MS}"));
-        }
-        let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
-        self.env.keys().find(bad).map(|name| format!("{name:?} cannot name a variable"))
+        impossible(self.timeout_ms, &self.env)
     }
+}
+
+fn impossible(timeout_ms: u64, env: &BTreeMap<String, String>) -> Option<String> {
+    if timeout_ms == 0 || timeout_ms > MAX_TIMEOUT_MS {
+        return Some(format!("timeoutMs must be 1 to {MAX_TIMEOUT_MS}"));
+    }
+    let bad = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+    env.keys().find(bad).map(|name| format!("{name:?} cannot name a variable"))
 }
 
 /// Whether this can name a run: 1 to 100 of `A-Z a-z 0-9 . _ -`, no dot in front. Such a name is a file name in every file system.

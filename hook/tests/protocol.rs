@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use guardian_hook::protocol::{
-    Chained, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome, PROTOCOL, Program, Refusal, Request,
-    RunResult, SpecError, StopReason, Tail, frame, valid_reason, valid_run_id,
+    Chained, Collect, Collected, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome, PROTOCOL, Probe,
+    Program, Refusal, Request, RunResult, Sample, SpecError, StopReason, Tail, Usage, frame, valid_reason, valid_run_id,
 };
 
 fn request() -> Request {
@@ -96,6 +96,35 @@ fn what_a_newer_side_adds_is_no_error() {
     assert_eq!(serde_json::from_str::<RunResult>(newer).unwrap(), RunResult::Refused { why: Refusal::Unknown });
     let newer = r#"{"version":1,"podUid":"u","runId":"r","hook":"h","program":{"command":["x"]},"timeoutMs":1,"priority":"low"}"#;
     assert!(serde_json::from_str::<Request>(newer).is_ok());
+}
+
+#[test]
+fn questions_and_their_answers_are_written_as_they_always_were() {
+    let program = Program::Command(vec!["role".into()]);
+    let probe = Probe { name: "role".into(), program, env: BTreeMap::new(), timeout_ms: 5000, max_output: 4096 };
+    let collect = Collect { version: 1, pod_uid: "8f3c".into(), probes: vec![probe], every_ms: 0 };
+    let once = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"env":{},"timeoutMs":5000,"maxOutput":4096}]}"#;
+    assert_eq!(json(&collect), once);
+    let shortest = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"timeoutMs":5000}]}"#;
+    assert_eq!(serde_json::from_str::<Collect>(shortest).unwrap(), collect);
+    assert!(json(&Collect { every_ms: 2000, ..collect }).ends_with(r#","everyMs":2000}"#));
+
+    let (stdout, result) = (Tail { text: "primary 17\n".into(), dropped: 0 }, RunResult::Exited { code: 0 });
+    let sample = Sample { name: "role".into(), result, duration_ms: 3, stdout, stderr: Tail::default() };
+    let usage = Usage { memory_bytes: Some(1), cpu_limit_millis: Some(250), ..Usage::default() };
+    let table = [
+        (
+            Collected::Probe(sample),
+            r#"{"kind":"probe","name":"role","result":{"kind":"exited","code":0},"durationMs":3,"stdout":{"text":"primary 17\n","dropped":0},"stderr":{"text":"","dropped":0}}"#,
+        ),
+        (Collected::Usage(usage), r#"{"kind":"usage","memoryBytes":1,"cpuLimitMillis":250}"#),
+        (Collected::Refused { why: Refusal::StillRunning }, r#"{"kind":"refused","why":{"kind":"stillRunning"}}"#),
+    ];
+    for (line, text) in table {
+        assert_eq!(json(&line), text);
+        assert_eq!(serde_json::from_str::<Collected>(text).unwrap(), line);
+    }
+    assert_eq!(serde_json::from_str::<Collected>(r#"{"kind":"disk","free":1}"#).unwrap(), Collected::Unknown);
 }
 
 #[test]

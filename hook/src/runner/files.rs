@@ -139,7 +139,8 @@ fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or(".", |(dir, _)| dir)
 }
 
-fn nanos() -> i64 {
+/// Differs from one moment to the next, in every process of every container.
+pub(super) fn nanos() -> i64 {
     rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec + i64::try_from(realtime_ms()).unwrap_or(0) * 1_000_000
 }
 

@@ -1,7 +1,9 @@
 //! The commands of `guardian-hook`.
 
+mod cgroup;
 mod claim;
 mod clock;
+mod collect;
 mod files;
 mod home;
 mod init;
@@ -21,7 +23,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
-use crate::protocol::{PROTOCOL, RunResult};
+use crate::protocol::{NO_SUCH_COMMAND, PROTOCOL, RunResult};
 use home::Home;
 
 pub use stdio::complain;
@@ -42,6 +44,7 @@ guardian-hook: runs the hooks of stateful-guardian inside a pod
   joined --within DURATION
             wait until join or rejoin has run in this life of the container, or for so long from its start   (startupProbe)
   run       read one request from standard input, run it once, print its outcome
+  collect   read questions from standard input, ask them, print an answer a line and the container's usage
   version   print the version of this runner and of its protocol
 
 GUARDIAN_DIR names another directory than /guardian.
@@ -70,10 +73,11 @@ pub fn main(args: &[Vec<u8>], env: &Environment) -> u8 {
         b"stop" => stop::stop(&home, env),
         b"reason" => stop::reason(&home),
         b"run" => run::run(&home, env),
+        b"collect" => collect::collect(&home, env),
         b"version" | b"--version" => print(&format!("guardian-hook {} protocol {PROTOCOL}\n", env!("CARGO_PKG_VERSION"))),
         b"help" | b"--help" | b"-h" => print(HELP),
         _ => {
-            complain("no such command, see guardian-hook --help");
+            complain(&format!("{NO_SUCH_COMMAND}, see guardian-hook --help"));
             FAULT
         }
     }

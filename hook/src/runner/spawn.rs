@@ -14,7 +14,10 @@ use rustix::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use rustix::fs::{Access, Mode, OFlags, access, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, getpid, getppid, set_child_subreaper, set_parent_process_death_signal, setsid};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_child_subreaper, set_parent_process_death_signal, setrlimit,
+    setsid,
+};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Environment;
@@ -30,6 +33,8 @@ pub(super) struct Program {
     candidates: Vec<CString>,
     argv: Vec<CString>,
     env: Vec<CString>,
+    /// Most bytes of memory of each of its processes.
+    memory: Option<u64>,
 }
 
 /// Where the child's output goes.
@@ -62,7 +67,13 @@ impl Program {
             candidates: candidates?,
             argv: argv.iter().map(|a| join([a, b"", b""])).collect::<Result<_, _>>()?,
             env: env.iter().map(|(k, v)| join([k, b"=", v])).collect::<Result<_, _>>()?,
+            memory: None,
         })
+    }
+
+    /// The same, each of its processes limited to so many bytes of memory.
+    pub(super) fn limited_to(self, memory: u64) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Starts it as the leader of a session of its own, standard input empty, to be killed when the runner dies.
@@ -114,6 +125,7 @@ impl Program {
         default_signals();
         let prepared = setsid()
             .and_then(|_| set_parent_process_death_signal(Some(Signal::KILL)))
+            .and_then(|()| self.memory.map_or(Ok(()), limit_memory))
             .and_then(|()| dup2_stdin(stdin))
             .and_then(|()| match streams {
                 Streams::Inherited => Ok(()),
@@ -157,6 +169,13 @@ impl Program {
         let path = self.candidates.get(index).map(|c| text(c)).unwrap_or_default();
         RunResult::NotExecutable { what: format!("{path}: {}", errno_in_words(errno)) }
     }
+}
+
+/// Lowers the limit, never raises it.
+fn limit_memory(bytes: u64) -> Result<(), Errno> {
+    let now = getrlimit(Resource::Data);
+    let lower = |limit: Option<u64>| Some(limit.map_or(bytes, |limit| limit.min(bytes)));
+    setrlimit(Resource::Data, Rlimit { current: lower(now.current), maximum: lower(now.maximum) })
 }
 
 /// What the first line of a script names, or the loader of a dynamic program, which is not read here.

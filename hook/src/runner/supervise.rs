@@ -16,9 +16,9 @@ use rustix::process::{
 
 use super::clock::{monotonic_ms, pause, timespec};
 use super::files::errno_in_words;
-use super::proc;
 use super::spawn::{Program, Streams, catch_signals, take_termination};
 use super::tail::Keep;
+use super::{proc, spawn};
 use crate::protocol::{RunResult, Tail};
 
 /// The longest wait for an event, in milliseconds: how late a SIGTERM is passed on that came just before the wait, and how long a zombie lies.
@@ -47,6 +47,13 @@ pub(super) enum Output {
     Passed,
     /// Into the tails.
     Kept,
+    /// Into tails of at most so many bytes, and only for whoever asked: the process is killed when he is gone ([`caller_is_gone`]).
+    Asked {
+        /// Of standard output.
+        stdout: usize,
+        /// Of standard error.
+        stderr: usize,
+    },
 }
 
 /// How it ended.
@@ -68,7 +75,7 @@ pub(super) fn supervise(program: &Program, timeout_ms: u64, output: Output) -> E
     match start(program, output) {
         Err(result) => Ended { result, duration_ms: 0, stdout: Tail::default(), stderr: Tail::default(), survivors: 0 },
         Ok(mut child) => {
-            let result = child.attend(started.saturating_add(timeout_ms));
+            let result = child.attend(started.saturating_add(timeout_ms), matches!(output, Output::Asked { .. }));
             let survivors = kill_descendants();
             child.drain();
             let [stdout, stderr] = child.pipes.map(|p| p.keep.tail());
@@ -78,9 +85,13 @@ pub(super) fn supervise(program: &Program, timeout_ms: u64, output: Output) -> E
 }
 
 fn start(program: &Program, output: Output) -> Result<Child, RunResult> {
-    if output == Output::Passed {
-        return Ok(Child::new(program.spawn(&Streams::Inherited)?, [None, None]));
-    }
+    let keeps = match output {
+        Output::Passed => {
+            return Ok(Child::new(program.spawn(&Streams::Inherited)?, [None, None], [Keep::default(), Keep::default()]));
+        }
+        Output::Kept => [Keep::default(), Keep::default()],
+        Output::Asked { stdout, stderr } => [Keep::last(stdout), Keep::last(stderr)],
+    };
     let pipe = || {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         fcntl_setfl(&reader, OFlags::NONBLOCK)?;
@@ -90,7 +101,7 @@ fn start(program: &Program, output: Output) -> Result<Child, RunResult> {
     let (out, out_writer) = pipe().map_err(failed)?;
     let (err, err_writer) = pipe().map_err(failed)?;
     let pid = program.spawn(&Streams::Captured(out_writer.as_fd(), err_writer.as_fd()))?;
-    Ok(Child::new(pid, [Some(out), Some(err)]))
+    Ok(Child::new(pid, [Some(out), Some(err)], keeps))
 }
 
 struct Child {
@@ -108,17 +119,17 @@ struct Pipe {
 }
 
 impl Child {
-    fn new(pid: Pid, fds: [Option<OwnedFd>; 2]) -> Self {
+    fn new(pid: Pid, [out, err]: [Option<OwnedFd>; 2], [out_keep, err_keep]: [Keep; 2]) -> Self {
         Self {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
-            pipes: fds.map(|fd| Pipe { fd, keep: Keep::default() }),
+            pipes: [Pipe { fd: out, keep: out_keep }, Pipe { fd: err, keep: err_keep }],
             piece: alloc::vec![0; PIECE],
         }
     }
 
-    /// Until the process ends or the deadline comes.
-    fn attend(&mut self, deadline: u64) -> RunResult {
+    /// Until the process ends, the deadline comes, or nobody wants to know any more.
+    fn attend(&mut self, deadline: u64, asked: bool) -> RunResult {
         loop {
             if let Reaped::Watched(status) = reap(Some(self.pid)) {
                 return ended(status);
@@ -130,17 +141,23 @@ impl Child {
             if left == 0 {
                 return RunResult::TimedOut;
             }
+            if asked && caller_is_gone(0) {
+                return RunResult::Interrupted;
+            }
             let tick = if self.pidfd.is_some() { TICK_MS } else { BLIND_TICK_MS };
-            self.wait(left.min(tick));
+            self.wait(left.min(tick), asked);
             for pipe in &mut self.pipes {
                 pipe.read(&mut self.piece);
             }
         }
     }
 
-    fn wait(&self, ms: u64) {
+    fn wait(&self, ms: u64, asked: bool) {
         let open = self.pipes.iter().filter_map(|p| p.fd.as_ref());
         let mut fds: Vec<_> = open.chain(&self.pidfd).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        if asked {
+            fds.extend(caller());
+        }
         let _ = poll(&mut fds, Some(&timespec(ms)));
     }
 
@@ -166,6 +183,19 @@ impl Pipe {
         }
         true
     }
+}
+
+/// Waits for so many milliseconds; says whether whoever asked has closed standard input or does not read standard output any more, as soon as that
+/// is so. A stream that is neither pipe nor socket never says it.
+pub(super) fn caller_is_gone(ms: u64) -> bool {
+    let mut fds = caller();
+    let _ = poll(&mut fds, Some(&timespec(ms)));
+    fds.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+}
+
+/// Nothing is waited for but the end: that is always told.
+fn caller() -> [PollFd<'static>; 2] {
+    [spawn::stdin(), spawn::stdout()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::empty()))
 }
 
 enum Reaped {

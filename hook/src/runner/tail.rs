@@ -5,19 +5,30 @@ use alloc::vec::Vec;
 
 use crate::protocol::{MAX_TAIL, Tail};
 
-/// Keeps the last [`MAX_TAIL`] bytes of all that is pushed. It holds at most twice that, so that bytes are moved once per [`MAX_TAIL`] pushed.
-#[derive(Default)]
+/// Keeps the last so many bytes of all that is pushed, [`MAX_TAIL`] unless less is asked for. It holds at most twice that, so that bytes are moved
+/// once per so many pushed.
 pub(super) struct Keep {
+    most: usize,
     bytes: Vec<u8>,
     seen: u64,
 }
 
+impl Default for Keep {
+    fn default() -> Self {
+        Self::last(MAX_TAIL)
+    }
+}
+
 impl Keep {
+    pub(super) fn last(most: usize) -> Self {
+        Self { most, bytes: Vec::new(), seen: 0 }
+    }
+
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.seen += chunk.len() as u64;
-        let chunk = last(chunk, MAX_TAIL);
-        if self.bytes.len() + chunk.len() > 2 * MAX_TAIL {
-            let keep = MAX_TAIL - chunk.len();
+        let chunk = last(chunk, self.most);
+        if self.bytes.len() + chunk.len() > 2 * self.most {
+            let keep = self.most - chunk.len();
             self.bytes.drain(..self.bytes.len().saturating_sub(keep));
         }
         self.bytes.extend_from_slice(chunk);
@@ -25,7 +36,7 @@ impl Keep {
 
     /// The tail, from the first whole character on.
     pub(super) fn tail(&self) -> Tail {
-        let mut kept = last(&self.bytes, MAX_TAIL);
+        let mut kept = last(&self.bytes, self.most);
         let cut = kept.len() as u64 != self.seen;
         if cut {
             let broken = kept.iter().take(3).take_while(|b| **b & 0xC0 == 0x80).count();
