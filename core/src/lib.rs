@@ -11,5 +11,6 @@ pub mod lint;
 pub mod names;
 pub mod policy;
 pub mod reason;
+pub mod role;
 pub mod sim;
 pub mod standing;

@@ -137,6 +137,10 @@ reasons! {
         NoHook,
         /// The policy names a container that the pod does not have.
         NoSuchContainer,
+        /// A pod does not tell its role, or not in words that can be one.
+        RoleUnknown,
+        /// Two pods claim a role with the same version.
+        RoleContested,
     }
 }
 

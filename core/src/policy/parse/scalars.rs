@@ -10,6 +10,7 @@ use super::Check;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{Scalar, Spanned, Time};
 use crate::policy::{Amount, InitOrder, Quorum, Resource, Target, Window};
+use crate::role::is_label_value;
 
 impl Check<'_> {
     pub(super) fn duration(
@@ -231,13 +232,6 @@ fn week_days(text: &str) -> Option<Vec<u8>> {
     days.sort_unstable();
     days.dedup();
     Some(days)
-}
-
-/// A label value (Kubernetes, `metadata.labels`): a role is kept as one.
-fn is_label_value(text: &str) -> bool {
-    let inner = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    let ends = |c: char| c.is_ascii_alphanumeric();
-    (1..=63).contains(&text.len()) && inner && text.starts_with(ends) && text.ends_with(ends)
 }
 
 /// A label key: a name, perhaps with a DNS subdomain and `/` before it.
