@@ -1,53 +1,56 @@
 //! A pod template under edit: each change is made to a copy and written down as a patch operation at the same time, so that what was
 //! planned and what the API server will do cannot differ.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::patch::{Operation, Patch, token};
+use super::patch::{Patch, token};
+use super::pin::is_named;
+use super::tree::Tree;
 
 /// A document, where it lies in the object, and what was done to it.
-pub(super) struct Editor {
+pub(super) struct Editor<'a> {
     root: &'static str,
-    document: Value,
+    document: Tree<'a>,
     patch: Patch,
 }
 
-impl Editor {
+impl<'a> Editor<'a> {
     /// `root` is the JSON pointer of `document` in the object that is patched.
-    pub(super) fn new(root: &'static str, document: Value) -> Self {
+    pub(super) fn new(root: &'static str, document: Tree<'a>) -> Self {
         Self { root, document, patch: Patch::default() }
     }
 
-    pub(super) fn document(&self) -> &Value {
+    pub(super) fn document(&self) -> &Tree<'a> {
         &self.document
     }
 
-    pub(super) fn finish(self) -> (Value, Patch) {
+    pub(super) fn finish(self) -> (Tree<'a>, Patch) {
         (self.document, self.patch)
     }
 
     /// Makes the member `key` of the object at `parent` equal to `value`; creates the parents that are missing. No operation when it is.
-    pub(super) fn set(&mut self, parent: &[&str], key: &str, value: &Value) {
+    pub(super) fn set(&mut self, parent: &[&str], key: &str, value: Tree<'a>) {
         self.make_parents(parent);
         let path = self.pointer(parent, key);
-        let Some(members) = self.object(parent) else { return };
-        match members.insert(key.to_owned(), value.clone()) {
-            Some(before) if before == *value => {}
-            Some(_) => self.patch.0.push(Operation::Replace { path, value: value.clone() }),
-            None => self.patch.0.push(Operation::Add { path, value: value.clone() }),
+        let Some(members) = object(&mut self.document, parent) else { return };
+        match members.get(key) {
+            Some(before) if *before == value => return,
+            Some(_) => self.patch.replace(&path, &value),
+            None => self.patch.add(&path, &value),
         }
+        members.insert(Cow::Owned(key.to_owned()), value);
     }
 
     /// Removes the member `key` of the object at `parent`, and the parents that this empties, from the innermost out, but never the
     /// outermost `keep` of them.
     pub(super) fn unset(&mut self, parent: &[&str], key: &str, keep: usize) {
-        let path = self.pointer(parent, key);
-        let Some(members) = self.object(parent) else { return };
+        let Some(members) = object(&mut self.document, parent) else { return };
         if members.remove(key).is_none() {
             return;
         }
         let emptied = members.is_empty();
-        self.patch.0.push(Operation::Remove { path });
+        self.patch.remove(&self.pointer(parent, key));
         if let Some((last, above)) = parent.split_last().filter(|_| emptied && parent.len() > keep) {
             self.unset(above, last, keep);
         }
@@ -55,71 +58,60 @@ impl Editor {
 
     /// Makes the list at `parent`/`key` hold `item`, found by its `name`: replaced where it stands when it differs; where it is missing,
     /// inserted at `index`, or appended.
-    pub(super) fn ensure(&mut self, parent: &[&str], key: &str, item: &Value, index: Option<usize>) {
+    pub(super) fn ensure(&mut self, parent: &[&str], key: &str, (name, item): (&str, Tree<'a>), index: Option<usize>) {
         let path = self.pointer(parent, key);
-        let Some(list) = self.object(parent).and_then(|o| o.get_mut(key)).and_then(Value::as_array_mut) else {
-            return self.set(parent, key, &json!([item]));
-        };
-        let operation = match list.iter_mut().enumerate().find(|(_, other)| other.get("name") == item.get("name")) {
-            Some((_, other)) if other == item => return,
-            Some((at, other)) => {
-                *other = item.clone();
-                Operation::Replace { path: format!("{path}/{at}"), value: item.clone() }
+        let list = object(&mut self.document, parent).and_then(|o| o.get_mut(key));
+        let Some(Tree::List(list)) = list else { return self.set(parent, key, Tree::List(vec![item])) };
+        if let Some((at, other)) = list.iter_mut().enumerate().find(|(_, other)| is_named(other, name)) {
+            if *other != item {
+                self.patch.replace(&format!("{path}/{at}"), &item);
+                *other = item;
             }
-            None => match index.filter(|at| *at < list.len()) {
-                Some(at) => {
-                    list.insert(at, item.clone());
-                    Operation::Add { path: format!("{path}/{at}"), value: item.clone() }
-                }
-                None => {
-                    list.push(item.clone());
-                    Operation::Add { path: format!("{path}/-"), value: item.clone() }
-                }
-            },
-        };
-        self.patch.0.push(operation);
+            return;
+        }
+        match index.filter(|at| *at < list.len()) {
+            Some(at) => {
+                self.patch.add(&format!("{path}/{at}"), &item);
+                list.insert(at, item);
+            }
+            None => {
+                self.patch.add(&format!("{path}/-"), &item);
+                list.push(item);
+            }
+        }
     }
 
     /// Removes every item of the list at `parent`/`key` that `is_stale`, and the list when this empties it.
-    pub(super) fn drop_items(&mut self, parent: &[&str], key: &str, is_stale: impl Fn(&Value) -> bool) {
-        let path = self.pointer(parent, key);
-        let Some(list) = self.object(parent).and_then(|o| o.get_mut(key)).and_then(Value::as_array_mut) else { return };
+    pub(super) fn drop_items(&mut self, parent: &[&str], key: &str, is_stale: impl Fn(&Tree<'_>) -> bool) {
+        let list = object(&mut self.document, parent).and_then(|o| o.get_mut(key));
+        let Some(Tree::List(list)) = list else { return };
         let stale: Vec<usize> = list.iter().enumerate().filter(|(_, item)| is_stale(item)).map(|(at, _)| at).collect();
-        if !stale.is_empty() && stale.len() == list.len() {
+        if stale.is_empty() {
+            return;
+        }
+        if stale.len() == list.len() {
             return self.unset(parent, key, parent.len());
         }
-        let removals = stale.into_iter().rev().map(|at| {
-            list.remove(at);
-            Operation::Remove { path: format!("{path}/{at}") }
-        });
-        let removals: Vec<Operation> = removals.collect();
-        self.patch.0.extend(removals);
+        for at in stale.iter().rev() {
+            list.remove(*at);
+        }
+        let path = self.pointer(parent, key);
+        for at in stale.iter().rev() {
+            self.patch.remove(&format!("{path}/{at}"));
+        }
     }
 
     fn make_parents(&mut self, parent: &[&str]) {
         for depth in 0..parent.len() {
             let Some((key, above)) = parent.get(..=depth).and_then(<[&str]>::split_last) else { return };
-            let path = self.pointer(above, key);
             // An item of a list is there, or nothing can be made below it.
-            let Some(members) = self.object(above) else { continue };
+            let Some(members) = object(&mut self.document, above) else { continue };
             // `null` counts as absent, as it does for the API server.
-            if members.get(*key).is_none_or(Value::is_null) {
-                members.insert((*key).to_owned(), json!({}));
-                self.patch.0.push(Operation::Add { path, value: json!({}) });
+            if members.get(*key).is_none_or(Tree::is_null) {
+                members.insert(Cow::Owned((*key).to_owned()), Tree::Object(BTreeMap::new()));
+                self.patch.add(&self.pointer(above, key), &Tree::text("{}"));
             }
         }
-    }
-
-    fn object(&mut self, path: &[&str]) -> Option<&mut Map<String, Value>> {
-        let mut at = &mut self.document;
-        for key in path {
-            at = match at {
-                Value::Object(members) => members.get_mut(*key)?,
-                Value::Array(items) => items.get_mut(key.parse::<usize>().ok()?)?,
-                _ => return None,
-            };
-        }
-        at.as_object_mut()
     }
 
     fn pointer(&self, parent: &[&str], key: &str) -> String {
@@ -129,5 +121,18 @@ impl Editor {
             path.push_str(&token(part));
         }
         path
+    }
+}
+
+/// The object at `path` of `document`.
+fn object<'t, 'a>(document: &'t mut Tree<'a>, path: &[&str]) -> Option<&'t mut BTreeMap<Cow<'a, str>, Tree<'a>>> {
+    let at = path.iter().try_fold(document, |at, key| match at {
+        Tree::Object(members) => members.get_mut(*key),
+        Tree::List(items) => items.get_mut(key.parse::<usize>().ok()?),
+        Tree::Text(_) => None,
+    });
+    match at {
+        Some(Tree::Object(members)) => Some(members),
+        _ => None,
     }
 }

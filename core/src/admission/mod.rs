@@ -17,6 +17,7 @@ mod review;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod validate;
 mod verdict;
 
@@ -28,7 +29,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use hand_over::{HAND_OVER, unrecorded};
-pub use patch::{Operation, Patch};
+pub use patch::Patch;
 pub use pin::{Record, Scalar};
 pub use review::{Author, Resource, Review, ReviewError, Verb};
 pub use verdict::{Decision, HandOver, Question, Reason, Verdict};
@@ -142,7 +143,7 @@ pub fn validate(review: &Review<'_>, snapshot: &Snapshot, now: Timestamp) -> Ver
 /// What takes our part out of a stored StatefulSet, and gives the user's fields back; empty where there is nothing of ours.
 #[must_use]
 pub fn eject(set: &Value) -> Patch {
-    set.pointer("/spec/template").map(|template| pin::eject(template.clone())).unwrap_or_default()
+    set.pointer("/spec/template").map(pin::eject).unwrap_or_default()
 }
 
 /// What becomes of the template of a StatefulSet.

@@ -2,69 +2,54 @@
 //!
 //! A diff of two documents is positional: an insertion at the head of a list rewrites the list. Here each operation says what was meant.
 
-use serde::Serialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use std::fmt::Write as _;
 
-/// Operations in the order in which they are applied.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(transparent)]
-pub struct Patch(pub Vec<Operation>);
+use super::tree::{Tree, json};
 
-/// One operation.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-pub enum Operation {
-    /// Adds a member, or inserts before an index, or appends at `-`.
-    Add {
-        /// JSON pointer (RFC 6901).
-        path: String,
-        /// What is added.
-        value: Value,
-    },
-    /// Removes what is there.
-    Remove {
-        /// JSON pointer (RFC 6901).
-        path: String,
-    },
-    /// Replaces what is there.
-    Replace {
-        /// JSON pointer (RFC 6901).
-        path: String,
-        /// What stands there afterwards.
-        value: Value,
-    },
-    /// Replaces what is there by bytes that the API server sent: nothing in them is lost or reordered.
-    #[serde(rename = "replace")]
-    Restore {
-        /// JSON pointer (RFC 6901).
-        path: String,
-        /// What stands there afterwards.
-        value: Box<RawValue>,
-    },
+/// Operations in the order in which they are applied, as JSON. An operation is never changed, so they need be nothing but text.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    /// One after another, with commas between.
+    operations: String,
 }
 
 impl Patch {
     /// Nothing to do?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.operations.is_empty()
     }
 
     /// The patch as it goes into a response, before base64.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default() // strings and JSON values: serialising them cannot fail
+        [b"[", self.operations.as_bytes(), b"]"].concat()
     }
-}
 
-impl Operation {
-    /// Where it applies.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        match self {
-            Self::Add { path, .. } | Self::Remove { path } | Self::Replace { path, .. } | Self::Restore { path, .. } => path,
+    /// Adds a member, or inserts before an index, or appends at `-`.
+    pub(super) fn add(&mut self, path: &str, value: &Tree<'_>) {
+        self.push("add", path, Some(value));
+    }
+
+    /// Replaces what is there.
+    pub(super) fn replace(&mut self, path: &str, value: &Tree<'_>) {
+        self.push("replace", path, Some(value));
+    }
+
+    /// Removes what is there.
+    pub(super) fn remove(&mut self, path: &str) {
+        self.push("remove", path, None);
+    }
+
+    fn push(&mut self, operation: &str, path: &str, value: Option<&Tree<'_>>) {
+        let out = &mut self.operations;
+        out.push_str(if out.is_empty() { "" } else { "," });
+        let _ = write!(out, r#"{{"op":"{operation}","path":{}"#, json(path)); // into a String: cannot fail
+        if let Some(value) = value {
+            out.push_str(",\"value\":");
+            value.write(out);
         }
+        out.push('}');
     }
 }
 

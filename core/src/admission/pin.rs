@@ -4,16 +4,18 @@
 //! it belongs to. [`strip`] takes our part out of a template by that record; comparing two stripped templates tells whether the *user*
 //! changed anything.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::editor::Editor;
-use super::patch::{Operation, Patch};
+use super::patch::Patch;
 use super::plan::{self, Context, Plan, SetFacts};
 use super::shape::{self, ShapeError};
+use super::tree::Tree;
 use super::verdict::{Decision, Reason, Verdict};
 use super::{Settings, Snapshot};
 use crate::names;
@@ -81,22 +83,20 @@ pub(super) fn rewrite(
     policy: Option<&Policy>,
     (snapshot, settings): (&Snapshot, &Settings),
 ) -> Result<Outcome, ShapeError> {
-    shape::check(template)?;
-    let new: Value = serde_json::from_str(template.get())?;
+    let new = shape::parse(template)?;
     let new_record = record(&new);
     let mut before = None;
     if let Some(old) = old {
-        shape::check(old)?;
-        let old_value: Value = serde_json::from_str(old.get())?;
-        let old_record = record(&old_value);
-        if new == old_value {
+        let old_tree = shape::parse(old)?;
+        let old_record = record(&old_tree);
+        if new == old_tree {
             return Ok(Outcome::nothing(Reason::TemplateUnchanged));
         }
         let ours = new_record.is_none() || new_record == old_record;
         if !ours && new_record.as_ref().is_some_and(|r| complete(&new, r)) {
             return Ok(Outcome::nothing(Reason::PinnedByRecord));
         }
-        if ours && strip(&new, old_record.as_ref()) == strip(&old_value, old_record.as_ref()) {
+        if ours && strip(&new, old_record.as_ref()) == strip(&old_tree, old_record.as_ref()) {
             return Ok(Outcome::restored(old));
         }
         before = old_record;
@@ -117,22 +117,24 @@ pub(super) fn rewrite(
 }
 
 /// The edits that take everything of ours out of `template`, and give the user's fields back.
-pub(super) fn eject(template: Value) -> Patch {
+pub(super) fn eject(template: &Value) -> Patch {
+    let template = Tree::from(template);
     let record = record(&template);
     let user = strip(&template, record.as_ref());
     apply(template, &user, record.as_ref(), None).patch
 }
 
 /// The edits that make `template` what `plan` wants over the user's part of it.
-fn apply(template: Value, user: &Value, record: Option<&Record>, plan: Option<Plan>) -> Outcome {
+fn apply(template: Tree<'_>, user: &Tree<'_>, record: Option<&Record>, plan: Option<Plan>) -> Outcome {
     let mut editor = Editor::new(TEMPLATE, template);
     let (wanted, warnings, changes) = match plan {
         Some(Plan { wanted, warnings, changes }) => (wanted, warnings, changes),
         None => (None, Vec::new(), Vec::new()),
     };
-    plan::write(&mut editor, user, record, wanted.as_ref());
+    let guarded = wanted.is_some();
+    plan::write(&mut editor, user, record, wanted);
     let (_, patch) = editor.finish();
-    let reason = match (wanted.is_some(), patch.is_empty()) {
+    let reason = match (guarded, patch.is_empty()) {
         (true, true) => Reason::AlreadyInjected,
         (true, false) => Reason::Injected,
         (false, false) => Reason::Removed,
@@ -148,10 +150,13 @@ impl Outcome {
         Self { reason, patch: Patch::default(), changes: Vec::new(), warnings: Vec::new() }
     }
 
+    /// By the bytes that the API server sent: nothing in them is lost or reordered.
     fn restored(old: &RawValue) -> Self {
+        let mut patch = Patch::default();
+        patch.replace(TEMPLATE, &Tree::text(old.get()));
         Self {
             reason: Reason::Restored,
-            patch: Patch(vec![Operation::Restore { path: TEMPLATE.to_owned(), value: old.to_owned() }]),
+            patch,
             changes: vec!["template"],
             warnings: vec![
                 "the guardian's part of the pod template was missing or altered; it was put back as it was".to_owned(),
@@ -169,25 +174,25 @@ impl From<Outcome> for Verdict {
 }
 
 /// The record that a template carries; `None` where there is none, or none that can be read.
-pub(super) fn record(template: &Value) -> Option<Record> {
-    let text = template.pointer("/metadata/annotations")?.get(names::INJECTED)?.as_str()?;
-    serde_json::from_str(text).ok()
+pub(super) fn record(template: &Tree<'_>) -> Option<Record> {
+    let text = template.at(&["metadata", "annotations", names::INJECTED])?.as_str()?;
+    serde_json::from_str(&text).ok()
 }
 
 /// Is everything there that `record` says was written, and nothing of ours besides?
-pub(super) fn complete(template: &Value, record: &Record) -> bool {
+pub(super) fn complete(template: &Tree<'_>, record: &Record) -> bool {
     // By name is also their order: the hook comes after its runner, or the pod could never start.
     let ours = items(template, "initContainers").iter().filter(|c| is_our_init(c)).filter_map(|c| c.get("name")?.as_str());
-    let parts = ours.eq(record.parts.keys().map(String::as_str));
+    let parts = ours.eq(record.parts.keys().map(|name| Cow::Borrowed(name.as_str())));
     let volume = owns_volume(template) && items(template, "volumes").iter().any(|v| is_named(v, names::VOLUME));
     let mounted =
         items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));
-    let label = template.pointer("/metadata/labels").and_then(|l| l.get(names::GUARDED)).and_then(Value::as_str) == Some("true");
+    let label = template.at(&["metadata", "labels", names::GUARDED]).and_then(Tree::as_str).is_some_and(|value| value == "true");
     let scalars = record.scalars.iter().all(|(path, s)| path.read(template) == s.wrote);
-    let recorded = |is_ours: fn(&Value) -> bool, path: fn(String) -> ScalarPath| {
+    let recorded = |is_ours: fn(&Tree<'_>) -> bool, path: fn(String) -> ScalarPath| {
         items(template, "containers").iter().filter(|c| is_ours(c)).all(|c| {
-            let name = c.get("name").and_then(Value::as_str).unwrap_or_default();
-            record.scalars.contains_key(&path(name.to_owned()))
+            let name = c.get("name").and_then(Tree::as_str).unwrap_or_default();
+            record.scalars.contains_key(&path(name.into_owned()))
         })
     };
     let handlers = recorded(is_our_handler, ScalarPath::PreStop) && recorded(is_our_probe, ScalarPath::StartupProbe);
@@ -196,7 +201,7 @@ pub(super) fn complete(template: &Value, record: &Record) -> bool {
 
 /// The user's part of a template: without what is ours by name, and with the fields that we wrote as they were before. A value that
 /// differs from what we wrote is the user's. Lists and maps that stand for nothing are dropped, see [`drop_empties`].
-pub(super) fn strip(template: &Value, record: Option<&Record>) -> Value {
+pub(super) fn strip<'a>(template: &Tree<'a>, record: Option<&Record>) -> Tree<'a> {
     let mut editor = Editor::new("", template.clone());
     editor.drop_items(&["spec"], "initContainers", is_our_init);
     drop_volume(&mut editor);
@@ -218,7 +223,7 @@ pub(super) fn strip(template: &Value, record: Option<&Record>) -> Value {
 }
 
 /// Takes out the volume and its mounts, where they are ours.
-pub(super) fn drop_volume(editor: &mut Editor) {
+pub(super) fn drop_volume(editor: &mut Editor<'_>) {
     if !owns_volume(editor.document()) {
         return;
     }
@@ -232,44 +237,44 @@ pub(super) fn drop_volume(editor: &mut Editor) {
 
 /// Are the volume of our name and its mounts ours, as far as they are there? The user's own by this name is another kind of volume, or
 /// is mounted elsewhere.
-pub(super) fn owns_volume(template: &Value) -> bool {
+pub(super) fn owns_volume(template: &Tree<'_>) -> bool {
     let mounts = CONTAINERS.iter().flat_map(|l| items(template, l)).flat_map(|c| list(c, "volumeMounts"));
     let mut mounts = mounts.filter(|m| is_named(m, names::VOLUME));
     let mut volumes = items(template, "volumes").iter().filter(|v| is_named(v, names::VOLUME));
-    mounts.all(|m| m.get("mountPath") == Some(&json!(names::MOUNT_PATH))) && volumes.all(|v| v.get("emptyDir").is_some())
+    let is_ours = |path: Cow<'_, str>| path == names::MOUNT_PATH;
+    mounts.all(|m| m.get("mountPath").and_then(Tree::as_str).is_some_and(is_ours)) && volumes.all(|v| v.get("emptyDir").is_some())
 }
 
 /// Drops what stands for nothing where stripping may leave it: so templates compare equal whether a part of ours was ever there or not.
-pub(super) fn drop_empties(template: &mut Value) {
+pub(super) fn drop_empties(template: &mut Tree<'_>) {
     for list in CONTAINERS {
-        for container in template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut).into_iter().flatten() {
-            drop_empty_members(container.get_mut("lifecycle"), &["preStop"]);
-            drop_empty_members(Some(container), &["volumeMounts", "lifecycle", "startupProbe"]);
+        let containers = template.get_mut("spec").and_then(|spec| spec.get_mut(list));
+        for container in containers.map(Tree::items_mut).unwrap_or_default() {
+            if let Some(lifecycle) = container.get_mut("lifecycle") {
+                drop_empty_members(lifecycle, &["preStop"]);
+            }
+            drop_empty_members(container, &["volumeMounts", "lifecycle", "startupProbe"]);
         }
     }
-    let of_spec =
-        ["initContainers", "volumes", "terminationGracePeriodSeconds", "priorityClassName", "topologySpreadConstraints"];
-    drop_empty_members(template.get_mut("spec"), &of_spec);
-    drop_empty_members(template.get_mut("metadata"), &["labels", "annotations"]);
-    drop_empty_members(Some(template), &["metadata"]);
+    if let Some(spec) = template.get_mut("spec") {
+        let of_spec =
+            ["initContainers", "volumes", "terminationGracePeriodSeconds", "priorityClassName", "topologySpreadConstraints"];
+        drop_empty_members(spec, &of_spec);
+    }
+    if let Some(metadata) = template.get_mut("metadata") {
+        drop_empty_members(metadata, &["labels", "annotations"]);
+    }
+    drop_empty_members(template, &["metadata"]);
 }
 
-fn drop_empty_members(object: Option<&mut Value>, keys: &[&str]) {
-    let Some(members) = object.and_then(Value::as_object_mut) else { return };
-    members.retain(|key, value| {
-        let empty = match value {
-            Value::Null => true,
-            Value::Array(items) => items.is_empty(),
-            Value::Object(members) => members.is_empty(),
-            _ => false,
-        };
-        !empty || !keys.contains(&key.as_str())
-    });
+fn drop_empty_members(object: &mut Tree<'_>, keys: &[&str]) {
+    let Tree::Object(members) = object else { return };
+    members.retain(|key, value| !keys.contains(&key.as_ref()) || !value.is_empty());
 }
 
 /// What is left of our preStop handler although the record does not account for it: alone it goes, and where a merge put it beside
 /// another handler, only that other one stays.
-fn strip_pre_stops(editor: &mut Editor) {
+fn strip_pre_stops(editor: &mut Editor<'_>) {
     for at in 0..items(editor.document(), "containers").len() {
         if items(editor.document(), "containers").get(at).is_some_and(is_our_handler) {
             editor.unset(&["spec", "containers", &at.to_string(), "lifecycle", "preStop"], "exec", 3);
@@ -278,10 +283,10 @@ fn strip_pre_stops(editor: &mut Editor) {
 }
 
 /// The same of our startup probe: where a merge put another handler beside it, what differs from ours is the user's.
-fn strip_probes(editor: &mut Editor) {
+fn strip_probes(editor: &mut Editor<'_>) {
     for at in 0..items(editor.document(), "containers").len() {
         let Some(container) = items(editor.document(), "containers").get(at).filter(|c| is_our_probe(c)) else { continue };
-        let found = container.get("startupProbe").cloned().unwrap_or_default();
+        let found = container.get("startupProbe").map(Tree::value).unwrap_or_default();
         let ours = plan::startup_probe();
         let same = |key: &&String| *key == "exec" || found.get(*key) == ours.get(*key);
         for key in ours.as_object().into_iter().flat_map(|o| o.keys()).filter(same) {
@@ -291,69 +296,70 @@ fn strip_probes(editor: &mut Editor) {
 }
 
 /// Does this container's startup probe run our command, perhaps beside another handler?
-fn is_our_probe(container: &Value) -> bool {
-    let command = container.get("startupProbe").and_then(|p| p.get("exec")).map_or(&[][..], |exec| list(exec, "command"));
-    matches!(command, [runner, joined, ..] if runner == names::RUNNER && joined == "joined")
+fn is_our_probe(container: &Tree<'_>) -> bool {
+    let exec = container.at(&["startupProbe", "exec"]).map(Tree::value).unwrap_or_default();
+    let command = exec.get("command").and_then(Value::as_array).map(Vec::as_slice);
+    matches!(command, Some([runner, joined, ..]) if runner == names::RUNNER && joined == "joined")
 }
 
 /// Does this container's preStop run our command, perhaps beside another handler?
-fn is_our_handler(container: &Value) -> bool {
-    container.pointer("/lifecycle/preStop/exec").is_some_and(|exec| Some(exec) == plan::pre_stop().get("exec"))
+fn is_our_handler(container: &Tree<'_>) -> bool {
+    container.at(&["lifecycle", "preStop", "exec"]).is_some_and(|exec| Some(&exec.value()) == plan::pre_stop().get("exec"))
 }
 
 /// Is this init container ours by its name?
-pub(super) fn is_our_init(container: &Value) -> bool {
+pub(super) fn is_our_init(container: &Tree<'_>) -> bool {
     is_named(container, names::INIT) || is_named(container, names::INIT_HOOK)
 }
 
 /// Keys of our prefix in a map of the template's metadata.
-pub(super) fn our_keys(template: &Value, map: &str) -> Vec<String> {
-    let members = template.get("metadata").and_then(|m| m.get(map)).and_then(Value::as_object);
-    members.into_iter().flat_map(|m| m.keys()).filter(|key| key.starts_with(names::PREFIX)).cloned().collect()
+pub(super) fn our_keys(template: &Tree<'_>, map: &str) -> Vec<String> {
+    let Some(Tree::Object(members)) = template.at(&["metadata", map]) else { return Vec::new() };
+    members.keys().filter(|key| key.starts_with(names::PREFIX)).map(|key| key.clone().into_owned()).collect()
 }
 
 /// A list of the pod's `spec`; empty where there is none.
-pub(super) fn items<'v>(template: &'v Value, name: &str) -> &'v [Value] {
+pub(super) fn items<'t, 'a>(template: &'t Tree<'a>, name: &str) -> &'t [Tree<'a>] {
     template.get("spec").map_or(&[], |spec| list(spec, name))
 }
 
 /// A list in an object; empty where there is none.
-pub(super) fn list<'v>(object: &'v Value, name: &str) -> &'v [Value] {
-    object.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+pub(super) fn list<'t, 'a>(object: &'t Tree<'a>, name: &str) -> &'t [Tree<'a>] {
+    object.get(name).map_or(&[], Tree::items)
 }
 
 /// Does a list item carry this name?
-pub(super) fn is_named(item: &Value, name: &str) -> bool {
-    item.get("name").and_then(Value::as_str) == Some(name)
+pub(super) fn is_named(item: &Tree<'_>, name: &str) -> bool {
+    item.get("name").and_then(Tree::as_str).is_some_and(|own| own == name)
 }
 
-fn container<'v>(template: &'v Value, name: &str) -> Option<&'v Value> {
+fn container<'t, 'a>(template: &'t Tree<'a>, name: &str) -> Option<&'t Tree<'a>> {
     items(template, "containers").iter().find(|c| is_named(c, name))
 }
 
 impl ScalarPath {
     /// The value there; `null` for none.
-    pub(super) fn read(&self, template: &Value) -> Value {
+    pub(super) fn read(&self, template: &Tree<'_>) -> Value {
         let value = match self {
             Self::Spec(field) => template.get("spec").and_then(|s| s.get(field)),
-            Self::PreStop(name) => container(template, name).and_then(|c| c.pointer("/lifecycle/preStop")),
+            Self::PreStop(name) => container(template, name).and_then(|c| c.at(&["lifecycle", "preStop"])),
             Self::StartupProbe(name) => container(template, name).and_then(|c| c.get("startupProbe")),
         };
-        value.cloned().unwrap_or_default()
+        value.map(Tree::value).unwrap_or_default()
     }
 
     /// Makes the value there `value`; `null` removes it.
-    pub(super) fn write(&self, editor: &mut Editor, value: &Value) {
+    pub(super) fn write(&self, editor: &mut Editor<'_>, value: &Value) {
         match self {
             Self::Spec(field) if value.is_null() => editor.unset(&["spec"], field, 1),
-            Self::Spec(field) => editor.set(&["spec"], field, value),
+            Self::Spec(field) => editor.set(&["spec"], field, Tree::from(value)),
             Self::PreStop(container) | Self::StartupProbe(container) => {
                 let found = items(editor.document(), "containers").iter().position(|c| is_named(c, container));
                 let Some(at) = found.map(|at| at.to_string()) else { return };
                 let whole = ["spec", "containers", &at, "lifecycle"];
                 let (parent, key) =
                     if matches!(self, Self::PreStop(_)) { (&whole[..], "preStop") } else { (&whole[..3], "startupProbe") };
-                if value.is_null() { editor.unset(parent, key, 3) } else { editor.set(parent, key, value) }
+                if value.is_null() { editor.unset(parent, key, 3) } else { editor.set(parent, key, Tree::from(value)) }
             }
         }
     }

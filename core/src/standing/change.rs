@@ -1,10 +1,11 @@
 //! A patch in words: what is changed, from what to what, and because of which key of the policy.
 
+use json_patch::PatchOperation;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::StandingError;
-use crate::admission::{Operation, Patch};
+use crate::admission::Patch;
 use crate::names;
 use crate::policy::Policy;
 
@@ -26,25 +27,23 @@ pub struct Change {
 
 /// The changes that `patch` makes to `object`, in their order. Parents that are made for a member are told with the member.
 pub(super) fn changes(object: &Value, patch: &Patch, policy: Option<&Policy>) -> Result<Vec<Change>, StandingError> {
+    let operations: json_patch::Patch = serde_json::from_slice(&patch.to_bytes())?;
     let mut object = object.clone();
     let mut changes = Vec::new();
-    for operation in &patch.0 {
-        let before = object.pointer(operation.path()).cloned().unwrap_or_default();
-        let (before, after) = match operation {
+    for operation in operations.0 {
+        let path = operation.path().as_str();
+        let before = object.pointer(path).cloned().unwrap_or_default();
+        let (before, after) = match &operation {
             // An insertion moves what stands there; it replaces only a member of an object.
-            Operation::Add { value, .. } => {
-                (if is_item(&object, operation.path()) { Value::Null } else { before }, value.clone())
-            }
-            Operation::Replace { value, .. } => (before, value.clone()),
-            Operation::Restore { value, .. } => (before, serde_json::from_str(value.get())?),
-            Operation::Remove { .. } => (before, Value::Null),
+            PatchOperation::Add(add) => (if is_item(&object, path) { Value::Null } else { before }, add.value.clone()),
+            PatchOperation::Replace(replace) => (before, replace.value.clone()),
+            _ => (before, Value::Null),
         };
         let parent = matches!(&after, Value::Object(members) if members.is_empty()) && before.is_null();
         if !parent {
-            changes.extend(told(&object, operation.path(), before, after, policy));
+            changes.extend(told(&object, path, before, after, policy));
         }
-        let one: json_patch::Patch = serde_json::from_slice(&Patch(vec![operation.clone()]).to_bytes())?;
-        json_patch::patch(&mut object, &one)?;
+        json_patch::patch(&mut object, &[operation])?;
     }
     Ok(changes)
 }

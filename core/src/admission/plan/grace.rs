@@ -4,6 +4,7 @@ use guardian_hook::protocol::{Chained, Installed};
 use serde_json::json;
 
 use super::super::pin::{Scalar, ScalarPath};
+use super::super::tree::Tree;
 use super::super::{MAX_GRACE, STOP_TIME};
 use super::{Context, Draft};
 
@@ -14,7 +15,7 @@ const DEFAULT: u64 = 30;
 /// Raises the grace period to reason wait + hook + the user's own handler + [`STOP_TIME`], at most [`MAX_GRACE`]; never lowers it.
 pub(super) fn change(cx: &Context<'_>, installed: &Installed, draft: &mut Draft) {
     let Some(hook) = installed.hooks.get("preStop") else { return };
-    let was = cx.template.pointer(&format!("/spec/{FIELD}")).cloned().unwrap_or_default();
+    let was = cx.template.at(&["spec", FIELD]).map(Tree::value).unwrap_or_default();
     let current = was.as_u64().unwrap_or(DEFAULT);
     let chained = match &installed.chained {
         None => 0,

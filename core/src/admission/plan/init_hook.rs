@@ -1,8 +1,7 @@
 //! `guardian-init-hook`: runs the policy's `init` hook with the application's image, environment and volumes.
 
-use serde_json::{Map, Value, json};
-
-use super::{Context, Draft, mount, resources};
+use super::super::tree::Tree;
+use super::{Context, Draft, InitContainer, MOUNT, resources};
 use crate::names;
 
 /// Fields of the application's container that the hook must have too, or it would not see the application's world.
@@ -12,20 +11,23 @@ const COPIED: [&str; 7] = ["image", "imagePullPolicy", "env", "envFrom", "workin
 pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     let Some(hook) = &cx.policy.hooks.init else { return };
     let application = cx.container(Some(hook));
-    let mut container = Map::new();
-    container.insert("name".to_owned(), json!(names::INIT_HOOK));
-    container.insert("command".to_owned(), json!([names::RUNNER, "init"]));
+    let mut json = format!(r#"{{"name":"{}","command":["{}","init"],"#, names::INIT_HOOK, names::RUNNER);
     for field in COPIED {
         if let Some(value) = application.get(field) {
-            container.insert(field.to_owned(), value.clone());
+            json.extend(["\"", field, "\":"]);
+            value.write(&mut json);
+            json.push(',');
         }
     }
-    let mut mounts = application.get("volumeMounts").and_then(Value::as_array).cloned().unwrap_or_default();
-    mounts.push(mount());
-    container.insert("volumeMounts".to_owned(), Value::Array(mounts));
-    container.insert("resources".to_owned(), resources(application));
-    container.insert("terminationMessagePath".to_owned(), json!("/dev/termination-log"));
-    container.insert("terminationMessagePolicy".to_owned(), json!("File"));
-    draft.init_containers.push(Value::Object(container));
+    json.push_str("\"resources\":");
+    json.push_str(&resources(application));
+    json.push_str(r#","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","volumeMounts":["#);
+    for mount in application.get("volumeMounts").map_or(&[][..], Tree::items) {
+        mount.write(&mut json);
+        json.push(',');
+    }
+    json.push_str(MOUNT);
+    json.push_str("]}");
+    draft.init_containers.push(InitContainer { name: names::INIT_HOOK, json });
     draft.changes.push(names::INIT_HOOK);
 }

@@ -1,10 +1,11 @@
 //! Where our init containers stand among the user's.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
 use super::super::editor::Editor;
 use super::super::pin::{self, is_named, items};
-use super::{Context, Draft};
+use super::super::tree::Tree;
+use super::{Context, Draft, InitContainer};
 use crate::policy::InitOrder;
 
 /// How many of the user's init containers come before ours. One that is not there to come before or after leaves ours first, with a warning.
@@ -26,32 +27,29 @@ pub(super) fn place(cx: &Context<'_>, draft: &mut Draft) -> usize {
 }
 
 /// Brings `inits` into the list, in their order, `place` of the others before them. What is there already and at its place stays there.
-pub(super) fn write(editor: &mut Editor, inits: &[Value], place: usize) {
-    let listed = items(editor.document(), "initContainers");
-    let wanted = |c: &Value| inits.iter().any(|init| init.get("name") == c.get("name"));
+pub(super) fn write(editor: &mut Editor<'_>, inits: Vec<InitContainer>, place: usize) {
+    let wanted = |c: &Tree<'_>| inits.iter().any(|init| is_named(c, init.name));
     let mut others = 0;
     let mut stale = Vec::new();
-    for container in listed {
+    for container in items(editor.document(), "initContainers") {
         if !pin::is_our_init(container) {
             others += 1;
         } else if !wanted(container) || others != place {
-            stale.push(container.get("name").cloned());
+            stale.extend(container.get("name").and_then(Tree::as_str).map(Cow::into_owned));
         }
     }
-    editor.drop_items(&["spec"], "initContainers", |c| pin::is_our_init(c) && stale.contains(&c.get("name").cloned()));
+    let is_stale = |c: &Tree<'_>| pin::is_our_init(c) && stale.iter().any(|name| is_named(c, name));
+    editor.drop_items(&["spec"], "initContainers", is_stale);
     let mut next = place;
-    for container in inits {
-        let name = container.get("name");
-        let at = position(editor, name);
+    for InitContainer { name, json } in inits {
+        let is_it = |c: &Tree<'_>| is_named(c, name);
+        let mut at = items(editor.document(), "initContainers").iter().position(is_it);
         if at.is_some_and(|at| at < next) {
-            editor.drop_items(&["spec"], "initContainers", |c| c.get("name") == name);
+            editor.drop_items(&["spec"], "initContainers", is_it);
             next -= 1;
+            at = None;
         }
-        editor.ensure(&["spec"], "initContainers", container, Some(next));
-        next = position(editor, name).map_or(next, |at| at + 1);
+        editor.ensure(&["spec"], "initContainers", (name, Tree::text(json)), Some(next));
+        next = at.unwrap_or(next) + 1;
     }
-}
-
-fn position(editor: &Editor, name: Option<&Value>) -> Option<usize> {
-    items(editor.document(), "initContainers").iter().position(|c| c.get("name") == name)
 }

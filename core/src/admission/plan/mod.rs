@@ -12,14 +12,17 @@ mod priority;
 mod ready_after;
 mod spread;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::editor::Editor;
 use super::pin::{self, Record, Scalar, ScalarPath, is_named, items, list};
+use super::tree::{self, NULL, Tree};
 use super::{Settings, Snapshot};
 use crate::names;
 use crate::policy::{Hook, Policy};
@@ -38,10 +41,17 @@ pub(super) struct Plan {
 
 /// Our part of a template.
 pub(super) struct Wanted {
-    init_containers: Vec<Value>,
+    init_containers: Vec<InitContainer>,
     /// So many of the user's come before them.
     place: usize,
     record: Record,
+}
+
+/// An init container of ours.
+struct InitContainer {
+    name: &'static str,
+    /// All of it, as JSON.
+    json: String,
 }
 
 impl Plan {
@@ -64,7 +74,7 @@ pub(super) struct SetFacts<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     /// The user's part of the template.
-    pub(super) template: &'a Value,
+    pub(super) template: &'a Tree<'a>,
     pub(super) set: SetFacts<'a>,
     pub(super) policy: &'a Policy,
     pub(super) snapshot: &'a Snapshot,
@@ -74,66 +84,75 @@ pub(super) struct Context<'a> {
 /// What the policy wants. Nothing is written at all for a policy that names a container which is not there.
 pub(super) fn make(cx: &Context<'_>) -> Plan {
     let mut draft = Draft::default();
-    if let Err(warning) = cx.check() {
-        draft.warnings.push(warning);
-        return Plan { wanted: None, warnings: draft.warnings, changes: Vec::new() };
+    match change(cx, &mut draft) {
+        Ok(wanted) => Plan { wanted: Some(wanted), warnings: draft.warnings, changes: draft.changes },
+        Err(warning) => {
+            draft.warnings.push(warning);
+            Plan { wanted: None, warnings: draft.warnings, changes: Vec::new() }
+        }
     }
-    let installed = pre_stop::change(cx, &mut draft);
-    if let Err(warning) = init::change(cx, &installed, &mut draft) {
-        draft.warnings.push(warning);
-        return Plan { wanted: None, warnings: draft.warnings, changes: Vec::new() };
-    }
-    init_hook::change(cx, &mut draft);
-    ready_after::change(cx, &mut draft);
-    grace::change(cx, &installed, &mut draft);
-    priority::change(cx, &mut draft);
-    spread::change(cx, &mut draft);
-    let place = init_order::place(cx, &mut draft);
+}
 
+/// Every change in its order.
+fn change(cx: &Context<'_>, draft: &mut Draft) -> Result<Wanted, String> {
+    cx.check()?;
+    let installed = pre_stop::change(cx, draft);
+    init::change(cx, &installed, draft)?;
+    init_hook::change(cx, draft);
+    ready_after::change(cx, draft);
+    grace::change(cx, &installed, draft);
+    priority::change(cx, draft);
+    spread::change(cx, draft);
+    let place = init_order::place(cx, draft);
+
+    let init_containers = std::mem::take(&mut draft.init_containers);
+    let part = |c: &InitContainer| Ok((c.name.to_owned(), digest(&c.json)?));
+    let parts: Result<_, serde_json::Error> = init_containers.iter().map(part).collect();
     let record = Record {
         policy: cx.policy.name.clone(),
         revision: cx.policy.revision.clone(),
-        parts: draft.init_containers.iter().filter_map(|c| Some((c.get("name")?.as_str()?.to_owned(), digest(c)))).collect(),
-        scalars: draft.scalars,
+        parts: parts.map_err(|error| format!("not guarded: what {} shall have cannot be read: {error}", names::INIT_HOOK))?,
+        scalars: std::mem::take(&mut draft.scalars),
     };
-    let wanted = Wanted { init_containers: draft.init_containers, place, record };
-    Plan { wanted: Some(wanted), warnings: draft.warnings, changes: draft.changes }
+    Ok(Wanted { init_containers, place, record })
 }
 
 /// Brings the template in `editor`, written by `record`, to what is `wanted` over `user`, the user's part of it.
-pub(super) fn write(editor: &mut Editor, user: &Value, record: Option<&Record>, wanted: Option<&Wanted>) {
-    let (inits, place) = wanted.map_or((&[][..], 0), |w| (w.init_containers.as_slice(), w.place));
+pub(super) fn write(editor: &mut Editor<'_>, user: &Tree<'_>, record: Option<&Record>, wanted: Option<Wanted>) {
+    let guarded = wanted.is_some();
+    let (inits, place, wanted) = wanted.map_or((Vec::new(), 0, None), |w| (w.init_containers, w.place, Some(w.record)));
     init_order::write(editor, inits, place);
-    write_volume(editor, wanted.is_some());
-    write_scalars(editor, user, record, wanted);
+    write_volume(editor, guarded);
+    write_scalars(editor, user, record, wanted.as_ref());
     // Strings and JSON values: serialising them cannot fail.
-    let record = wanted.map(|w| serde_json::to_string(&w.record).unwrap_or_default());
+    let record = wanted.map(|record| serde_json::to_string(&record).unwrap_or_default());
     write_keys(editor, "annotations", record.as_deref().map(|record| (names::INJECTED, record)));
-    write_keys(editor, "labels", wanted.map(|_| (names::GUARDED, "true")));
+    write_keys(editor, "labels", guarded.then_some((names::GUARDED, "true")));
 }
 
 /// The emptyDir, and its mount in every container: moving a hook to another container needs no new template.
-fn write_volume(editor: &mut Editor, wanted: bool) {
+fn write_volume(editor: &mut Editor<'_>, wanted: bool) {
     if !wanted {
         return pin::drop_volume(editor);
     }
-    editor.ensure(&["spec"], "volumes", &json!({"name": names::VOLUME, "emptyDir": {}}), None);
+    editor.ensure(&["spec"], "volumes", (names::VOLUME, Tree::text(VOLUME)), None);
     for at in 0..items(editor.document(), "containers").len() {
-        editor.ensure(&["spec", "containers", &at.to_string()], "volumeMounts", &mount(), None);
+        editor.ensure(&["spec", "containers", &at.to_string()], "volumeMounts", (names::VOLUME, Tree::text(MOUNT)), None);
     }
 }
 
 /// Each recorded field becomes what is wanted; a field that is wanted no more becomes the user's.
-fn write_scalars(editor: &mut Editor, user: &Value, record: Option<&Record>, wanted: Option<&Wanted>) {
+fn write_scalars(editor: &mut Editor<'_>, user: &Tree<'_>, record: Option<&Record>, wanted: Option<&Record>) {
     let mut paths: Vec<ScalarPath> = record.iter().flat_map(|r| r.scalars.keys().cloned()).collect();
     let containers = items(editor.document(), "containers").iter().filter_map(|c| c.get("name")?.as_str());
-    let of_container = |name: &str| [ScalarPath::PreStop(name.to_owned()), ScalarPath::StartupProbe(name.to_owned())];
+    let of_container =
+        |name: Cow<'_, str>| [ScalarPath::PreStop(name.clone().into_owned()), ScalarPath::StartupProbe(name.into_owned())];
     paths.extend(containers.flat_map(of_container));
-    paths.extend(wanted.iter().flat_map(|w| w.record.scalars.keys().cloned()));
+    paths.extend(wanted.iter().flat_map(|w| w.scalars.keys().cloned()));
     paths.sort();
     paths.dedup();
     for path in paths {
-        let value = wanted.and_then(|w| w.record.scalars.get(&path)).map_or_else(|| path.read(user), |s| s.wrote.clone());
+        let value = wanted.and_then(|w| w.scalars.get(&path)).map_or_else(|| path.read(user), |s| s.wrote.clone());
         if path.read(editor.document()) != value {
             path.write(editor, &value);
         }
@@ -141,21 +160,21 @@ fn write_scalars(editor: &mut Editor, user: &Value, record: Option<&Record>, wan
 }
 
 /// The one key of our prefix that is wanted in a map of the template's metadata; the others go.
-fn write_keys(editor: &mut Editor, map: &'static str, wanted: Option<(&str, &str)>) {
+fn write_keys(editor: &mut Editor<'_>, map: &'static str, wanted: Option<(&str, &str)>) {
     for key in pin::our_keys(editor.document(), map) {
         if wanted.is_none_or(|(name, _)| name != key) {
             editor.unset(&["metadata", map], &key, 1);
         }
     }
     if let Some((key, value)) = wanted {
-        editor.set(&["metadata", map], key, &json!(value));
+        editor.set(&["metadata", map], key, Tree::string(value));
     }
 }
 
 /// What the changes have come to so far.
 #[derive(Default)]
 pub(super) struct Draft {
-    init_containers: Vec<Value>,
+    init_containers: Vec<InitContainer>,
     scalars: BTreeMap<ScalarPath, Scalar>,
     warnings: Vec<String>,
     changes: Vec<&'static str>,
@@ -163,11 +182,11 @@ pub(super) struct Draft {
 
 impl Context<'_> {
     /// The container in which `hook` runs. [`make`] has checked that it is there.
-    fn container(&self, hook: Option<&Hook>) -> &Value {
+    fn container(&self, hook: Option<&Hook>) -> &Tree<'_> {
         let name = hook.and_then(|h| h.container.as_ref()).or(self.policy.container.as_ref());
         let containers = items(self.template, "containers");
         let found = name.map_or_else(|| containers.first(), |name| containers.iter().find(|c| is_named(c, name)));
-        found.unwrap_or(&Value::Null)
+        found.unwrap_or(&NULL)
     }
 
     /// Can the policy be applied to this template at all?
@@ -191,35 +210,54 @@ impl Context<'_> {
         if paths.any(|path| path.trim_end_matches('/') == names::MOUNT_PATH) {
             return Err(format!("not guarded: the mount path {} is reserved, choose another", names::MOUNT_PATH));
         }
-        if self.template.pointer("/spec/os/name").and_then(Value::as_str) == Some("windows") {
+        let os = self.template.at(&["spec", "os"]).map(Tree::value).unwrap_or_default();
+        if os.get("name").and_then(Value::as_str) == Some("windows") {
             return Err("not guarded: the runner is a Linux program, and these pods run Windows".to_owned());
         }
         Ok(())
     }
 }
 
-/// The first 16 hexadecimal digits of a SHA-256; members of objects are in one order, so equal values give equal digests.
-fn digest(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
+/// The emptyDir in the list of volumes.
+const VOLUME: &str = r#"{"emptyDir":{},"name":"guardian"}"#;
 /// The mount of the runner's directory.
-fn mount() -> Value {
-    json!({"name": names::VOLUME, "mountPath": names::MOUNT_PATH})
+const MOUNT: &str = r#"{"mountPath":"/guardian","name":"guardian"}"#;
+
+/// The first 16 hexadecimal digits of a SHA-256; equal values give equal digests, however their JSON was written.
+fn digest(json: &str) -> Result<String, serde_json::Error> {
+    Ok(Sha256::digest(tree::canonical(json)?).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The resources of a container that an init container may have too without changing what the pod costs or its QoS class: both count
 /// by their maximum, and devices or huge pages would be asked for twice.
-fn resources(container: &Value) -> Value {
-    const COPIED: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
-    let mut copy = serde_json::Map::new();
-    for kind in ["limits", "requests"] {
-        let Some(amounts) = container.pointer(&format!("/resources/{kind}")).and_then(Value::as_object) else { continue };
-        let amounts: serde_json::Map<_, _> =
-            amounts.iter().filter(|(name, _)| COPIED.contains(&name.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
-        if !amounts.is_empty() {
-            copy.insert(kind.to_owned(), Value::Object(amounts));
-        }
+#[derive(Default, Deserialize, Serialize)]
+struct Resources<'a> {
+    #[serde(borrow, default, skip_serializing_if = "Amounts::is_empty")]
+    limits: Amounts<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Amounts::is_empty")]
+    requests: Amounts<'a>,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Amounts<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    cpu: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    ephemeral_storage: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    memory: Option<&'a RawValue>,
+}
+
+impl Amounts<'_> {
+    fn is_empty(&self) -> bool {
+        self.cpu.is_none() && self.ephemeral_storage.is_none() && self.memory.is_none()
     }
-    Value::Object(copy)
+}
+
+/// What an init container gets of a container's [`Resources`], as JSON.
+fn resources(container: &Tree<'_>) -> String {
+    let Some(Tree::Text(json)) = container.get("resources") else { return "{}".to_owned() };
+    let copied: Resources<'_> = serde_json::from_str(json).unwrap_or_default();
+    serde_json::to_string(&copied).unwrap_or_default() // JSON values: serialising them cannot fail
 }

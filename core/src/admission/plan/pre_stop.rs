@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use guardian_hook::protocol::{Chained, Installed};
 use serde_json::{Value, json};
 
-use super::super::pin::{Scalar, ScalarPath, list};
+use super::super::pin::{Scalar, ScalarPath};
+use super::super::tree::Tree;
 use super::{Context, Draft};
 use crate::names;
 use crate::policy::{OwnPreStop, Policy};
@@ -31,8 +32,8 @@ pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) -> Installed {
     };
     let Some(hook) = &cx.policy.hooks.pre_stop else { return installed };
     let container = cx.container(Some(hook));
-    let Some(name) = container.get("name").and_then(Value::as_str) else { return installed };
-    let was = container.pointer("/lifecycle/preStop").cloned().unwrap_or_default();
+    let Some(name) = container.get("name").and_then(Tree::as_str) else { return installed };
+    let was = container.at(&["lifecycle", "preStop"]).map(Tree::value).unwrap_or_default();
     match chained(&was, own(cx.policy)) {
         Ok(chained) => installed.chained = chained,
         Err(kind) => {
@@ -42,7 +43,7 @@ pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) -> Installed {
             return installed;
         }
     }
-    draft.scalars.insert(ScalarPath::PreStop(name.to_owned()), Scalar { was, wrote: handler() });
+    draft.scalars.insert(ScalarPath::PreStop(name.into_owned()), Scalar { was, wrote: handler() });
     draft.changes.push("preStop");
     installed
 }
@@ -60,7 +61,8 @@ fn chained(handler: &Value, own: OwnPreStop) -> Result<Option<Chained>, &str> {
         Some(_) if own == OwnPreStop::Replace => Ok(None),
         Some((kind, _)) if own == OwnPreStop::Keep => Err(kind),
         Some((kind, exec)) if kind == "exec" => {
-            let command = list(exec, "command").iter().map(|a| a.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
+            let command = exec.get("command").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let command = command.iter().map(|a| a.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>();
             command.filter(|c| !c.is_empty()).map(|command| Some(Chained::Exec(command))).ok_or(kind)
         }
         Some((kind, sleep)) if kind == "sleep" => {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::super::pin::{Scalar, ScalarPath};
+use super::super::tree::Tree;
 use super::{Context, Draft};
 
 const FIELD: &str = "priorityClassName";
@@ -11,7 +12,7 @@ const FIELD: &str = "priorityClassName";
 /// pods; nor is a `system-` one, which is reserved for the cluster's own.
 pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     let Some(class) = &cx.policy.protect.priority_class_name else { return };
-    let was = cx.template.pointer("/spec/priorityClassName").cloned().unwrap_or_default();
+    let was = cx.template.at(&["spec", FIELD]).map(Tree::value).unwrap_or_default();
     if let Some(own) = was.as_str().filter(|own| !own.is_empty()) {
         if own == class {
             return;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::pin::{Scalar, ScalarPath};
+use super::super::tree::Tree;
 use super::{Context, Draft};
 use crate::names;
 use crate::policy::READY_WITHIN;
@@ -35,12 +36,12 @@ pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     // Both run in one container where the policy has both: a policy of which that is not true is refused.
     let hook = cx.policy.hooks.rejoin.as_ref().or(cx.policy.hooks.join.as_ref());
     let container = cx.container(hook);
-    let Some(name) = container.get("name").and_then(Value::as_str) else { return };
-    let was = container.get("startupProbe").cloned().unwrap_or_default();
+    let Some(name) = container.get("name").and_then(Tree::as_str) else { return };
+    let was = container.get("startupProbe").map(Tree::value).unwrap_or_default();
     if was.as_object().is_some_and(|own| !own.is_empty()) && !cx.policy.protect.overrides {
         draft.warnings.push(format!("the container {name} keeps its own startupProbe: it may be ready before its hook has run"));
         return;
     }
-    draft.scalars.insert(ScalarPath::StartupProbe(name.to_owned()), Scalar { was, wrote: probe() });
+    draft.scalars.insert(ScalarPath::StartupProbe(name.into_owned()), Scalar { was, wrote: probe() });
     draft.changes.push("startupProbe");
 }

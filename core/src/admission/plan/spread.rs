@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::pin::{Scalar, ScalarPath};
+use super::super::tree::Tree;
 use super::{Context, Draft};
 
 const FIELD: &str = "topologySpreadConstraints";
@@ -14,7 +15,7 @@ pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     let keys = &cx.policy.protect.spread;
     let selector = cx.set.selector.and_then(|s| serde_json::from_str::<Value>(s.get()).ok());
     let Some(selector) = selector.filter(|s| !keys.is_empty() && s.as_object().is_some_and(|s| !s.is_empty())) else { return };
-    let was = cx.template.pointer(&format!("/spec/{FIELD}")).cloned().unwrap_or_default();
+    let was = cx.template.at(&["spec", FIELD]).map(Tree::value).unwrap_or_default();
     if !was.is_null() && was.as_array().is_none_or(|own| !own.is_empty()) {
         draft.warnings.push(format!("{FIELD} stays as you set it; the policy would write one for {}", keys.join(", ")));
         return;

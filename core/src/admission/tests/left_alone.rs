@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{NOW, ask, body, patched, policy, set, settings, snapshot};
 use crate::admission::editor::Editor;
+use crate::admission::tree::Tree;
 use crate::admission::{Decision, Reason, Review, Verdict, judge, validate};
 use crate::policy::Policy;
 
@@ -98,14 +99,15 @@ fn missing_parents_are_made_once_and_in_the_same_patch() {
 #[test]
 fn keys_that_json_pointers_escape_or_take_for_an_index_are_addressed_rightly() {
     let keys = ["a/b~c", "~1", "~0", "", "-", "0", "é"];
-    let mut editor = Editor::new("/root", json!({"map": {"a": {}}, "~/": {}}));
+    let mut editor = Editor::new("/root", Tree::from(&json!({"map": {"a": {}}, "~/": {}})));
     for key in keys {
-        editor.set(&["map"], key, &json!(1));
-        editor.set(&["~/", key], key, &json!([]));
-        editor.ensure(&["~/", key], key, &json!({"name": key}), None);
+        editor.set(&["map"], key, Tree::text("1"));
+        editor.set(&["~/", key], key, Tree::List(Vec::new()));
+        editor.ensure(&["~/", key], key, (key, Tree::from(&json!({"name": key}))), None);
     }
     editor.unset(&["map"], "~0", 1);
     let (edited, patch) = editor.finish();
+    let edited = edited.value();
     let mut document = json!({"root": {"map": {"a": {}}, "~/": {}}});
     let patch: json_patch::Patch = serde_json::from_slice(&patch.to_bytes()).unwrap();
     json_patch::patch(&mut document, &patch).unwrap();

@@ -7,7 +7,8 @@ use proptest::strategy::BoxedStrategy;
 use serde_json::{Value, json};
 
 use super::{ask, body, patched, policy, set, snapshot};
-use crate::admission::pin::{complete, drop_empties, is_named, items, record, strip};
+use crate::admission::pin::{self, Record, complete, drop_empties};
+use crate::admission::tree::{Tree, canonical};
 use crate::admission::{Decision, Reason, Verdict};
 use crate::names;
 use crate::policy::Policy;
@@ -169,10 +170,23 @@ fn plain(template: &Value) -> Value {
     strip(template, None)
 }
 
+fn strip(template: &Value, record: Option<&Record>) -> Value {
+    pin::strip(&Tree::from(template), record).value()
+}
+
+fn record(template: &Value) -> Option<Record> {
+    pin::record(&Tree::from(template))
+}
+
 /// All of it, without what stands for nothing.
-fn tidy(mut template: Value) -> Value {
+fn tidy(template: &Value) -> Value {
+    let mut template = Tree::from(template);
     drop_empties(&mut template);
-    template
+    template.value()
+}
+
+fn is_named(item: &Value, name: &str) -> bool {
+    item["name"] == name
 }
 
 /// What may become of our parts on their way through other hands.
@@ -202,9 +216,9 @@ proptest! {
     fn the_result_is_complete_and_stays_as_it_is(template in template(), policy in policies()) {
         let result = injected(&template, &policy);
         let record = record(&result).unwrap();
-        prop_assert!(complete(&result, &record), "{result}");
+        prop_assert!(complete(&Tree::from(&result), &record), "{result}");
         prop_assert_eq!(&record.policy, &policy.name);
-        for container in items(&result, "containers") {
+        for container in result["spec"]["containers"].as_array().unwrap() {
             prop_assert!(container["volumeMounts"].as_array().is_some_and(|m| m.iter().any(|m| is_named(m, names::VOLUME))));
         }
         prop_assert_eq!(create(&result, Some(&policy)).reason, Reason::AlreadyInjected);
@@ -259,8 +273,14 @@ proptest! {
             if verdict.reason == Reason::PinnedByRecord {
                 continue; // Complete, by a record other than the old one: an undo.
             }
-            prop_assert_eq!(tidy(after(&new, &verdict)), tidy(expected.clone()), "{:?}", verdict.reason);
+            prop_assert_eq!(tidy(&after(&new, &verdict)), tidy(&expected), "{:?}", verdict.reason);
         }
+    }
+
+    #[test]
+    fn the_canonical_text_of_a_value_is_what_it_prints(value in unknown()) {
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        prop_assert_eq!(canonical(&pretty).unwrap(), value.to_string());
     }
 
     #[test]
