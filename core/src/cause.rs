@@ -16,6 +16,8 @@ pub struct Evidence<'a> {
     pub answered: Option<&'a Start>,
     /// What was last seen of the pod before this one.
     pub departed: Option<&'a Departed>,
+    /// The set was meant to have fewer pods when it was seen last.
+    pub scaled_out: bool,
 }
 
 /// A reason, and what it was read from.
@@ -45,6 +47,7 @@ const RULES: &[Rule] = &[
     Rule { reason: reason::Start::Updated, applies: |e| e.of_another_revision() },
     Rule { reason: reason::Start::Deleted, applies: |e| e.left().is_some() },
     Rule { reason: reason::Start::Unknown, applies: |e| e.of_another_pod() },
+    Rule { reason: reason::Start::ScaleOut, applies: |e| e.answered.is_none() && e.container.restarts == 0 && e.scaled_out },
     Rule { reason: reason::Start::FirstStart, applies: |e| e.answered.is_none() && e.container.restarts == 0 },
     Rule { reason: reason::Start::OOMKilled, applies: |e| e.ended("OOMKilled") },
     Rule { reason: reason::Start::Completed, applies: |e| e.ended("Completed") },
@@ -85,6 +88,7 @@ fn sentence(reason: reason::Start, e: &Evidence<'_>) -> String {
     use reason::Start;
     match (reason, &e.container.last) {
         (Start::FirstStart, _) => "first start that the guardian has seen".to_owned(),
+        (Start::ScaleOut, _) => "the set was given more replicas".to_owned(),
         (Start::Preempted, _) => "the pod before it was preempted by one of higher priority".to_owned(),
         (Start::Drained, _) => "the pod before it was evicted through the API".to_owned(),
         (Start::Evicted, _) => "the pod before it was evicted by its node".to_owned(),
@@ -121,6 +125,7 @@ mod tests {
             ip: None,
             ready: true,
             terminating: false,
+            role: None,
             first_container: "redis".into(),
             containers: BTreeMap::new(),
         }
@@ -161,7 +166,8 @@ mod tests {
         for (restarts, last, expected) in rows {
             let container = container(restarts, last);
             for answered in [None, Some(start("a", "r1"))] {
-                let evidence = Evidence { pod: &pod, container: &container, answered: answered.as_ref(), departed: None };
+                let evidence =
+                    Evidence { pod: &pod, container: &container, answered: answered.as_ref(), departed: None, scaled_out: false };
                 assert_eq!(classify(&evidence).reason, expected, "{last:?}");
             }
         }
@@ -185,7 +191,13 @@ mod tests {
         let answered = start("a", "r1");
         for (departed, revision, expected) in rows {
             let pod = pod("b", revision);
-            let evidence = Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: Some(&departed) };
+            let evidence = Evidence {
+                pod: &pod,
+                container: &container,
+                answered: Some(&answered),
+                departed: Some(&departed),
+                scaled_out: false,
+            };
             assert_eq!(classify(&evidence).reason, expected, "{departed:?}");
         }
     }
@@ -197,7 +209,8 @@ mod tests {
             [("r1", 0, None, R::Unknown), ("r1", 2, Some(("OOMKilled", 137, None)), R::Unknown), ("r2", 0, None, R::Updated)]
         {
             let (pod, container) = (pod("b", revision), container(restarts, last));
-            let evidence = Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: None };
+            let evidence =
+                Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: None, scaled_out: false };
             assert_eq!(classify(&evidence).reason, expected);
         }
     }
@@ -206,7 +219,7 @@ mod tests {
     fn the_first_sight_of_an_ordinal_is_a_first_start_only_without_a_restart() {
         let pod = pod("a", "r1");
         let fresh = container(0, None);
-        let evidence = Evidence { pod: &pod, container: &fresh, answered: None, departed: None };
+        let evidence = Evidence { pod: &pod, container: &fresh, answered: None, departed: None, scaled_out: false };
         assert_eq!(classify(&evidence), Cause { reason: R::FirstStart, why: "first start that the guardian has seen".into() });
     }
 
@@ -214,7 +227,7 @@ mod tests {
     fn the_sentence_names_what_the_reason_was_read_from() {
         let pod = pod("a", "r1");
         let container = container(1, Some(("Error", 137, None)));
-        let evidence = Evidence { pod: &pod, container: &container, answered: None, departed: None };
+        let evidence = Evidence { pod: &pod, container: &container, answered: None, departed: None, scaled_out: false };
         assert_eq!(classify(&evidence).why, "the container before it ended with exit code 137 (Error)");
     }
 }

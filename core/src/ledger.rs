@@ -52,12 +52,21 @@ pub struct State {
     pub format: u32,
     /// `metadata.uid` of the set that was seen last.
     pub set_uid: String,
-    /// The `bootstrap` hook has run in the life of these volumes.
+    /// There is a cluster in these volumes: the `bootstrap` hook has run, or members were there before there was such a hook.
     #[serde(default)]
     pub bootstrapped: bool,
-    /// The volumes that are known, by claim.
+    /// What a person has said of volumes whose history is unknown, by `metadata.uid` of the claim; by that of the set where it has no volumes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub volumes: Rest,
+    pub volumes: BTreeMap<String, Adopted>,
+    /// The ordinal after the last one that was seen: a start beyond it is a scale-out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// What was tried and is not tried again before something changes, by scenario.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given_up: BTreeMap<String, GivenUp>,
+    /// Pods that were made anew because their hook failed, by ordinal, since it last succeeded.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recreated: BTreeMap<u32, u32>,
     /// The last start of each ordinal that needs nothing more. A start needs an answer if and only if it differs from this.
     #[serde(default)]
     pub answered: BTreeMap<u32, Start>,
@@ -104,6 +113,35 @@ pub struct Start {
     /// `status.podIP`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
+    /// `metadata.uid` of the pod's first volume claim, where it has one: what the pod's data lives in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// What a person has said of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Adopted {
+    /// It holds the data of a member of the cluster.
+    Member,
+    /// It holds nothing that matters.
+    New,
+}
+
+/// Something that was tried in vain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// Revision of the policy that it was tried with. Another one is tried.
+    pub revision: String,
+    /// It is not known how far it came: then another revision is not tried either.
+    #[serde(default)]
+    pub unknown: bool,
+    /// What happened.
+    pub why: String,
     /// What a newer guardian added.
     #[serde(flatten)]
     pub rest: Rest,
@@ -115,6 +153,12 @@ pub struct Start {
 pub struct Episode {
     /// The scenario that advances it.
     pub scenario: String,
+    /// The hook, or the act, at which it is.
+    #[serde(default)]
+    pub hook: String,
+    /// The hook that follows, however this one ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<String>,
     /// What it holds.
     pub scope: Scope,
     /// The reason word that opened it.
@@ -224,7 +268,10 @@ impl Ledger {
                 format: FORMAT,
                 set_uid: set_uid.to_owned(),
                 bootstrapped: false,
-                volumes: Rest::new(),
+                volumes: BTreeMap::new(),
+                replicas: None,
+                given_up: BTreeMap::new(),
+                recreated: BTreeMap::new(),
                 answered: BTreeMap::new(),
                 episodes: BTreeMap::new(),
                 runs: BTreeMap::new(),
@@ -283,6 +330,36 @@ impl Ledger {
     /// The records that this version can read, oldest first.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         self.history.iter().filter_map(|line| serde_json::from_str(line).ok())
+    }
+}
+
+impl State {
+    /// Notes what is there now of the set: its identity, and how many pods it is meant to have. Part of every write.
+    pub fn sees(&mut self, set_uid: &str, ordinals: &std::ops::Range<u32>) {
+        set_uid.clone_into(&mut self.set_uid);
+        self.replicas = Some(self.replicas.map_or(ordinals.end, |seen| seen.min(ordinals.end)));
+    }
+
+    /// Notes that a start needs nothing more. Whatever was answered is part of a cluster that is there.
+    pub(crate) fn answer(&mut self, ordinal: u32, start: Start) {
+        self.bootstrapped = true;
+        self.replicas = self.replicas.map(|seen| seen.max(ordinal.saturating_add(1)));
+        self.answered.insert(ordinal, start);
+    }
+
+    /// A person has looked at volumes whose history is unknown, and says what they are. What was given up may be tried.
+    pub fn adopt(&mut self, volumes: impl IntoIterator<Item = String>, what: Adopted) {
+        self.volumes.extend(volumes.into_iter().map(|uid| (uid, what)));
+        self.given_up.clear();
+    }
+
+    /// Forgets what was known of older data under the same name.
+    pub(crate) fn begin_anew(&mut self) {
+        self.bootstrapped = false;
+        self.replicas = None;
+        self.answered.clear();
+        self.given_up.clear();
+        self.recreated.clear();
     }
 }
 

@@ -24,6 +24,8 @@ pub const INJECTED: &str = "stateful-guardian.io/injected";
 pub const INJECT: &str = "stateful-guardian.io/inject";
 /// Annotation of a StatefulSet or a namespace, with a reason as its value: nothing is denied there.
 pub const HOLD: &str = "stateful-guardian.io/hold";
+/// Annotation of a volume claim, with the name of the set as its value: it holds the data of a member of that set's cluster.
+pub const MEMBER: &str = "stateful-guardian.io/member";
 /// StatefulSet annotation: `"true"` lets it be deleted although its policy says `deletion: deny`.
 pub const ALLOW_DELETION: &str = "stateful-guardian.io/allow-deletion";
 

@@ -141,6 +141,18 @@ reasons! {
         RoleUnknown,
         /// Two pods claim a role with the same version.
         RoleContested,
+        /// Nothing tells whether the data in a volume is that of a member of the cluster.
+        UnknownHistory,
+        /// The bootstrap hook failed, or nobody knows how far it came.
+        BootstrapFailed,
+        /// Too few other pods are ready.
+        Quorum,
+        /// It was done again and again, and did not help.
+        BreakerOpen,
+        /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.
+        Budget,
+        /// The API server did not answer, or not well.
+        ApiUnavailable,
     }
 }
 

@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,7 @@ pub use observed::HOLD;
 pub use runs::Bounds;
 
 use crate::policies::Watched;
+use action::Hands;
 use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
 use policies::Guard;
@@ -99,6 +101,10 @@ impl SetKey {
     fn of(metadata: &ObjectMeta) -> Option<Self> {
         Some(Self { namespace: metadata.namespace.clone()?, name: metadata.name.clone()? })
     }
+
+    fn object(&self) -> ObjectRef<StatefulSet> {
+        ObjectRef::new(&self.name).within(&self.namespace)
+    }
 }
 
 /// Runs until `shutdown`, or until it must not go on. First it waits until it leads.
@@ -135,6 +141,7 @@ async fn lead(client: Client, config: Config, policies: Watched, metrics: Metric
         cluster: Arc::new(cluster),
         runs: Runs::new(exec, config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
+        hands: Hands::new(client.clone()),
         recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
         clock: config.clock,
         passes: Semaphore::new(MAX_PASSES),
@@ -151,6 +158,7 @@ struct Context {
     cluster: Arc<Cluster>,
     runs: Runs,
     ledgers: Ledgers,
+    hands: Hands,
     recorder: Recorder,
     clock: Clock,
     passes: Semaphore,
@@ -214,7 +222,7 @@ impl Pass<'_> {
         let now = self.context.clock.now();
         if let Some(remembered) = self.context.ledgers.remembered(self.key) {
             let decision = decide(self.observed, self.policy, &remembered, now);
-            if decision.steps.is_empty() {
+            if decision.steps.is_empty() && !decision.asks_person() {
                 return Ok(self.rest(&decision, now).await);
             }
         }
@@ -227,13 +235,15 @@ impl Pass<'_> {
             let order = self.policy.and_then(|policy| action::order(self.observed, policy, &state, run_id));
             order.into_iter().for_each(|order| self.context.runs.hand_over(self.key, order));
         }
+        let refused = self.context.hands.evict(self.observed, &decision).await;
+        let decision = Decision { holds: [&decision.holds[..], &refused].concat(), ..decision };
         let rest = self.rest(&decision, now).await;
         Ok(if decision.steps.is_empty() { rest } else { Action::requeue(Duration::ZERO) })
     }
 
     /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
     async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<guardian_core::ledger::State, PassError> {
-        stored.ledger.state.set_uid.clone_from(&self.observed.set.uid);
+        stored.ledger.state.sees(&self.observed.set.uid, &self.observed.set.ordinals);
         for step in &decision.steps {
             step.apply(&mut stored.ledger);
         }
@@ -250,9 +260,12 @@ impl Pass<'_> {
     /// Nothing (more) to do: when to look again.
     async fn rest(&self, decision: &Decision, now: Timestamp) -> Action {
         self.context.failures.forget(self.key);
-        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).cloned().collect();
+        let refused = self.context.hands.keep(self.observed, &decision.levels).await;
+        let again = refused.first().and_then(|_| now.checked_add(action::ASK_AGAIN).ok());
+        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused).cloned().collect();
         self.context.recorder.held(self.key, self.observed, &holds).await;
-        let pause = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let wake = decision.wake.into_iter().chain(again).min();
+        let pause = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         pause.map_or_else(Action::await_change, Action::requeue)
     }
 

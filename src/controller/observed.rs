@@ -8,7 +8,7 @@ use guardian_core::lifecycle::{self, Departed};
 use guardian_core::names;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
-use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, Pod as CorePod};
+use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
@@ -115,6 +115,21 @@ struct SetSpec {
     service_name: String,
     #[serde(default)]
     ordinals: Ordinals,
+    #[serde(default)]
+    volume_claim_templates: Vec<Template>,
+}
+
+/// One of `spec.volumeClaimTemplates`.
+#[derive(Clone, Debug, Deserialize)]
+struct Template {
+    metadata: Named,
+}
+
+/// A volume claim, of a set or of something else.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreClaim")]
+pub(super) struct Claim {
+    pub(super) metadata: ObjectMeta,
 }
 
 /// `spec.ordinals` (KEP-3335).
@@ -134,7 +149,7 @@ pub(super) struct Namespace {
 impl Pod {
     /// Drops what is never read.
     pub(super) fn slim(&mut self) {
-        keep(&mut self.metadata, &["controller-revision-hash"], &[]);
+        keep(&mut self.metadata, &["controller-revision-hash", names::ROLE], &[]);
     }
 
     /// The set that controls it.
@@ -166,16 +181,17 @@ impl Pod {
             return None;
         }
         let metadata = &self.metadata;
-        let revision = metadata.labels.as_ref().and_then(|l| l.get("controller-revision-hash"));
+        let label = |name| metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
         let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
         Some(lifecycle::Pod {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
             created: metadata.creation_timestamp.as_ref()?.0,
-            revision: revision.cloned().unwrap_or_default(),
+            revision: label("controller-revision-hash").unwrap_or_default(),
             ip: self.status.pod_ip.clone(),
             ready: self.status.conditions.iter().any(ready),
             terminating: metadata.deletion_timestamp.is_some(),
+            role: label(names::ROLE),
             first_container: self.spec.containers.first()?.name.clone(),
             containers: self.status.container_statuses.iter().map(|c| (c.name.clone(), c.observed())).collect(),
         })
@@ -220,16 +236,56 @@ impl StatefulSet {
         start..start.saturating_add(self.spec.replicas.unwrap_or(1))
     }
 
+    /// Name of the first volume claim of its pod with this ordinal, where it has claims: `<template>-<set>-<ordinal>`.
+    pub(super) fn claim(&self, ordinal: u32) -> Option<String> {
+        let template = &self.spec.volume_claim_templates.first()?.metadata.name;
+        Some(format!("{template}-{}-{ordinal}", self.metadata.name.as_deref()?))
+    }
+
     /// As the core sees it.
     pub(super) fn observed(&self, namespace: &Namespace) -> lifecycle::Set {
         let hold = self.annotation(HOLD).or_else(|| namespace.metadata.annotations.as_ref()?.get(HOLD).map(String::as_str));
         lifecycle::Set {
             name: self.metadata.name.clone().unwrap_or_default(),
             uid: self.metadata.uid.clone().unwrap_or_default(),
+            created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            unchanged: self.metadata.generation.is_none_or(|generation| generation <= 1),
+            has_volumes: !self.spec.volume_claim_templates.is_empty(),
             service: self.spec.service_name.clone(),
             ordinals: self.ordinals(),
             hold: hold.map(|why| if why.is_empty() { "no reason given".to_owned() } else { why.to_owned() }),
         }
+    }
+}
+
+impl Claim {
+    /// Drops what is never read.
+    pub(super) fn slim(&mut self) {
+        keep(&mut self.metadata, &[], &[names::MEMBER]);
+        self.metadata.owner_references = None;
+    }
+
+    /// The sets that it may be of, by its name: the name of a set may have dashes, and so may that of a template.
+    pub(super) fn sets(&self) -> Vec<SetKey> {
+        let (Some(namespace), Some(name)) = (&self.metadata.namespace, &self.metadata.name) else { return Vec::new() };
+        let Some((name, ordinal)) = name.rsplit_once('-') else { return Vec::new() };
+        if ordinal.parse::<u32>().is_err() {
+            return Vec::new();
+        }
+        let splits = name.match_indices('-').filter_map(|(at, _)| name.get(at + 1..));
+        splits.map(|set| SetKey { namespace: namespace.clone(), name: set.to_owned() }).collect()
+    }
+
+    /// As the core sees it.
+    pub(super) fn observed(&self, set: &str) -> Option<lifecycle::Volume> {
+        let metadata = &self.metadata;
+        let mark = metadata.annotations.as_ref().and_then(|all| all.get(names::MEMBER));
+        Some(lifecycle::Volume {
+            claim: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            created: metadata.creation_timestamp.as_ref()?.0,
+            is_member: mark.is_some_and(|of| of == set),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use kube::{Api, Client, Resource};
 
 use super::SetKey;
 use super::api::call;
-use super::observed::{Namespace, Pod, StatefulSet};
+use super::observed::{Claim, Namespace, Pod, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
 use crate::policies::{self, Watched};
@@ -30,6 +30,7 @@ const MAX_DEPARTED: usize = 10_000;
 pub(super) struct Cluster {
     sets: Store<StatefulSet>,
     pods: Store<Pod>,
+    claims: Store<Claim>,
     namespaces: Store<Namespace>,
     policies: Mutex<Watched>,
     policies_listed: tokio::sync::watch::Sender<bool>,
@@ -41,6 +42,7 @@ pub(super) struct Cluster {
 pub(super) struct Writers {
     sets: Writer<StatefulSet>,
     pods: Writer<Pod>,
+    claims: Writer<Claim>,
     namespaces: Writer<Namespace>,
 }
 
@@ -48,12 +50,13 @@ impl Cluster {
     pub(super) fn new(policies: Watched) -> (Self, Writers) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
+        let (claims, claims_writer) = reflector::store();
         let (namespaces, namespaces_writer) = reflector::store();
         let (policies_listed, _) = tokio::sync::watch::channel(false);
         let (approvals_listed, _) = tokio::sync::watch::channel(false);
         let (policies, departed) = (Mutex::new(policies), Mutex::default());
-        let cluster = Self { sets, pods, namespaces, policies, policies_listed, approvals_listed, departed };
-        (cluster, Writers { sets: sets_writer, pods: pods_writer, namespaces: namespaces_writer })
+        let cluster = Self { sets, pods, claims, namespaces, policies, policies_listed, approvals_listed, departed };
+        (cluster, Writers { sets: sets_writer, pods: pods_writer, claims: claims_writer, namespaces: namespaces_writer })
     }
 
     /// The store of sets, for the queue.
@@ -65,6 +68,7 @@ impl Cluster {
     pub(super) async fn listed(&self) -> Result<(), WriterDropped> {
         self.sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
+        self.claims.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
         // The senders are ours, so this cannot fail.
         let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
@@ -90,6 +94,14 @@ impl Cluster {
         let pods = pods.inspect_ok(move |event| seen.remember(event)).reflect(writers.pods);
         let pods = quiet(pods.touched_objects(), "pods").filter_map(|pod| future::ready(pod.set()));
 
+        // Of all claims of the cluster, since nothing in a claim tells the set that it is of; 0.5 kB each.
+        let known = self.sets();
+        let claims = events(Api::<Claim>::all(client.clone()), config()).modify(Claim::slim).reflect(writers.claims);
+        let claims = quiet(claims.touched_objects(), "PersistentVolumeClaims").flat_map(move |claim| {
+            let keys = claim.sets().into_iter().filter(|key| known.get(&key.object()).is_some());
+            stream::iter(keys.collect::<Vec<_>>())
+        });
+
         let namespaces = events(Api::<Namespace>::all(client.clone()), labelled(names::ENABLED)).modify(Namespace::slim);
         let namespaces = quiet(namespaces.reflect(writers.namespaces).touched_objects(), "namespaces");
         let namespaces = namespaces.filter_map(|n| future::ready(n.metadata.name));
@@ -106,7 +118,7 @@ impl Cluster {
 
         let whole = stream::select(namespaces, stream::select(policies, approvals));
         let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
-        stream::select_all([sets.boxed(), pods.boxed(), whole.boxed()])
+        stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), whole.boxed()])
     }
 
     /// One set with its pods and runs; `None` where the guardian has no business.
@@ -117,7 +129,7 @@ impl Cluster {
             return None;
         }
         let observed = set.observed(&namespace);
-        let (mut pods, mut departed) = (BTreeMap::new(), BTreeMap::new());
+        let (mut pods, mut departed, mut volumes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for ordinal in set.ordinals() {
             let name = format!("{}-{ordinal}", key.name);
             let there = self.pods.get(&ObjectRef::new(&name).within(&key.namespace));
@@ -128,11 +140,15 @@ impl Cluster {
                 departed.insert(ordinal, before.clone());
             }
         }
+        for ordinal in set.ordinals() {
+            let claim = set.claim(ordinal).and_then(|name| self.claims.get(&ObjectRef::new(&name).within(&key.namespace)));
+            volumes.extend(claim.and_then(|claim| Some((ordinal, claim.observed(&key.name)?))));
+        }
         let (running, ends) = runs.of(&key);
         if pods.is_empty() && running.is_empty() && ends.is_empty() {
             return None;
         }
-        Some(Observed { namespace: key.namespace, set: observed, pods, departed, running, ends })
+        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, running, ends })
     }
 
     /// The policy of a set.

@@ -12,6 +12,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
+use jiff::Timestamp;
 use kube::client::Body;
 use serde_json::{Value, json};
 use stateful_guardian::controller::Clock;
@@ -158,6 +159,7 @@ impl Api {
                 review["status"] = json!({"allowed": true});
                 Ok(review)
             }
+            (&Method::POST, Some(key)) if asked.subresource == "eviction" => evict(world, key, &object(), now),
             (&Method::POST, None) => {
                 let object = object();
                 let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -363,6 +365,25 @@ impl Asked {
             "items": items,
         })
     }
+}
+
+/// The pod is marked as going, as the eviction API does it (KEP-3329); its kubelet takes it away. One that goes already is left as it is.
+fn evict(world: &mut World, key: &Key, eviction: &Value, now: Timestamp) -> Result<Value, Refused> {
+    let pod = world.get(key)?;
+    let wanted = &eviction["deleteOptions"]["preconditions"]["uid"];
+    if wanted.is_string() && *wanted != pod["metadata"]["uid"] {
+        return Err(Refused { code: 409, reason: "Conflict", message: "the UID in the precondition does not match".to_owned() });
+    }
+    if pod["metadata"]["deletionTimestamp"].is_null() {
+        world.edit(key, |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            let evicted = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"});
+            if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+                conditions.push(evicted);
+            }
+        });
+    }
+    Ok(json!({"apiVersion": "v1", "kind": "Status", "status": "Success", "code": 201}))
 }
 
 /// A list of operations is a JSON Patch, anything else a merge patch. A `test` that fails is 422, as with the API server.

@@ -14,6 +14,7 @@ mod fault;
 mod runner;
 mod serve;
 mod stage;
+mod sweep;
 mod workload;
 
 pub use api::{Api, Call};
@@ -21,4 +22,5 @@ pub use fault::Fault;
 pub use runner::{Answer, Runner};
 pub use serve::Served;
 pub use stage::{POLICY, Stage};
+pub use sweep::sweep;
 pub use workload::approval;

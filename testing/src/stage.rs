@@ -104,6 +104,20 @@ impl Stage {
         }
     }
 
+    /// Pod and attempt of each hook that was started, in order.
+    #[must_use]
+    pub fn attempts(&self) -> Vec<String> {
+        let started = self.runner.started();
+        let attempt = |id: &str| id.rsplit_once('-').map(|(_, attempt)| attempt.to_owned()).unwrap_or_default();
+        started.iter().map(|order| format!("{} {}", order.pod, attempt(&order.request.run_id))).collect()
+    }
+
+    /// Hook and pod of each hook that was started, in order.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<String> {
+        self.runner.started().iter().map(|order| format!("{} {}", order.request.hook, order.pod)).collect()
+    }
+
     /// Waits until every start is answered and nothing is open.
     pub async fn until_settled(&self) {
         self.until("every start is answered", Self::is_settled).await;

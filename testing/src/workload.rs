@@ -79,14 +79,71 @@ impl Stage {
 
     /// Applies the set; its pods run.
     pub fn apply_set(&self, replicas: u32) {
-        let set = json!({
-            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": {"app": SET}},
-            "spec": {"replicas": replicas, "serviceName": SET},
-        });
-        self.create(&key("apps/v1", "statefulsets", SET), set);
+        self.create_set(replicas, json!({}));
         for ordinal in 0..replicas {
             self.new_pod(ordinal, "r1");
         }
+    }
+
+    /// Applies the set with volume claims. Its pods run, each on the claim that is there, or else on a new one.
+    pub fn apply_set_with_claims(&self, replicas: u32) {
+        self.create_set(replicas, json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}));
+        for ordinal in 0..replicas {
+            let claim = key("v1", "persistentvolumeclaims", &format!("data-{SET}-{ordinal}"));
+            if self.get(&claim).is_null() {
+                self.create(&claim, json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim"}));
+            }
+            self.new_pod(ordinal, "r1");
+        }
+    }
+
+    fn create_set(&self, replicas: u32, more: Value) {
+        let mut spec = json!({"replicas": replicas, "serviceName": SET});
+        json_patch::merge(&mut spec, &more);
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": {"app": SET}, "generation": 1}, "spec": spec,
+        });
+        self.create(&key("apps/v1", "statefulsets", SET), set);
+    }
+
+    /// The set and its pods are deleted. Its claims stay.
+    pub fn delete_set(&self) {
+        self.api.world(|world| world.delete(&key("apps/v1", "statefulsets", SET))).expect("the set is there");
+        let pods = self.api.world(|world| world.list(&Resource::new("v1", "pods"), NAMESPACE).count());
+        for ordinal in 0..u32::try_from(pods).expect("a few") {
+            self.vanish(ordinal);
+        }
+    }
+
+    /// The claims of the set are deleted.
+    pub fn delete_claims(&self) {
+        let resource = Resource::new("v1", "persistentvolumeclaims");
+        self.api.world(|world| {
+            let names: Vec<String> = world
+                .list(&resource, NAMESPACE)
+                .filter_map(|claim| Some(claim["metadata"]["name"].as_str()?.to_owned()))
+                .collect();
+            names.iter().for_each(|name| drop(world.delete(&resource.named(NAMESPACE, name))));
+        });
+    }
+
+    /// The claims that have the guardian's mark, by name, and what it says.
+    #[must_use]
+    pub fn marks(&self) -> Vec<String> {
+        let resource = Resource::new("v1", "persistentvolumeclaims");
+        self.api.world(|world| {
+            let marked = world.list(&resource, NAMESPACE).filter_map(|claim| {
+                let mark = claim["metadata"]["annotations"][names::MEMBER].as_str()?;
+                Some(format!("{} {mark}", claim["metadata"]["name"].as_str()?))
+            });
+            marked.collect()
+        })
+    }
+
+    /// A pod is evicted and gone, as soon as somebody has asked for it.
+    pub async fn let_evicted_pod_go(&self, ordinal: u32) {
+        self.until("the pod is evicted", |stage| stage.get(&pod_key(ordinal))["metadata"]["deletionTimestamp"].is_string()).await;
+        self.vanish(ordinal);
     }
 
     /// A namespace, a policy, a set of two, all at rest.
@@ -176,6 +233,11 @@ impl Stage {
     pub fn state(&self) -> Value {
         let ledger = self.get(&key("v1", "configmaps", "guardian-ledger-redis"));
         ledger["data"]["state"].as_str().map_or(Value::Null, |text| serde_json::from_str(text).expect("JSON"))
+    }
+
+    /// The ledger is lost.
+    pub fn delete_ledger(&self) {
+        self.api.world(|world| world.delete(&key("v1", "configmaps", "guardian-ledger-redis"))).expect("there is a ledger");
     }
 
     /// Somebody else writes the ledger.

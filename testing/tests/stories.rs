@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use guardian_hook::protocol::RunResult;
-use guardian_testing::{Answer, Fault, POLICY, Stage};
+use guardian_testing::{Answer, Fault, POLICY, Stage, sweep};
 
 /// The set is applied, and its pods are noted; then something happens to it, and it is answered.
 async fn after_first_starts(stage: &Stage, policy: &str, happens: impl AsyncFnOnce(&Stage)) {
@@ -33,14 +33,6 @@ async fn failing_twice(stage: &Stage) {
     after_first_starts(stage, POLICY, async |s| s.restart_container(0, "OOMKilled", 137)).await;
 }
 
-fn attempts(stage: &Stage) -> Vec<String> {
-    let started = stage.runner.started();
-    started
-        .iter()
-        .map(|order| format!("{} {}", order.pod, order.request.run_id.rsplit_once('-').map_or("", |(_, attempt)| attempt)))
-        .collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_restarted_container_is_rejoined_once_recorded_and_then_left_alone() {
     let stage = Stage::new();
@@ -49,7 +41,7 @@ async fn a_restarted_container_is_rejoined_once_recorded_and_then_left_alone() {
         stage.assert_silence().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-1 1"]);
+    assert_eq!(stage.attempts(), ["redis-1 1"]);
     assert_eq!(stage.told(), ["Crash Succeeded 1"]);
     let why = "the container before it ended with exit code 137 (Error): rejoin succeeded after 2.0 s";
     assert_eq!(stage.events(), [format!("Normal Pod Crash: {why}"), format!("Normal StatefulSet Crash: redis-1: {why}")]);
@@ -91,7 +83,7 @@ async fn a_replaced_pod_is_rejoined_once_with_the_reason_that_was_seen() {
         stage.assert_silence().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-1 1"]);
+    assert_eq!(stage.attempts(), ["redis-1 1"]);
     assert_eq!(stage.told(), ["Deleted Succeeded 1"]);
 }
 
@@ -103,7 +95,7 @@ async fn a_hook_that_fails_twice_is_tried_until_it_succeeds() {
         stage.assert_silence().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-0 1", "redis-0 2", "redis-0 3"]);
+    assert_eq!(stage.attempts(), ["redis-0 1", "redis-0 2", "redis-0 3"]);
     assert_eq!(stage.told(), ["OOMKilled Retrying 1", "OOMKilled Retrying 2", "OOMKilled Succeeded 3"]);
     let warnings = stage.events().iter().filter(|e| e.starts_with("Warning Pod OOMKilled")).count();
     assert_eq!(warnings, 2, "{:#?}", stage.events());
@@ -119,7 +111,7 @@ async fn a_hook_that_never_succeeds_is_given_up_after_its_retries_and_said_so() 
         stage.assert_silence().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage).len(), 3, "one and two more");
+    assert_eq!(stage.attempts().len(), 3, "one and two more");
     assert_eq!(stage.told(), ["Crash Retrying 1", "Crash Retrying 2", "Crash Failed 3"]);
     assert!(stage.events().iter().any(|e| e.starts_with("Warning StatefulSet Crash: redis-1: ")), "{:#?}", stage.events());
     let timed_out = stage.history().iter().any(|r| r.to_string().contains("killed at its time out, after 30.0 s"));
@@ -141,7 +133,7 @@ async fn pods_that_never_ran_or_wait_get_no_exec() {
         stage.until_settled().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-1 1"]);
+    assert_eq!(stage.attempts(), ["redis-1 1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +186,7 @@ async fn a_set_on_hold_is_left_alone_until_it_is_not_and_that_is_said_once() {
         stage.until_settled().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-0 1"], "the start that runs now, once");
+    assert_eq!(stage.attempts(), ["redis-0 1"], "the start that runs now, once");
 }
 
 /// [`POLICY`] with another command.
@@ -305,7 +297,7 @@ async fn a_namespace_that_gives_no_rights_is_told_once_and_served_once_it_does()
         stage.until_settled().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage), ["redis-0 1"]);
+    assert_eq!(stage.attempts(), ["redis-0 1"]);
     assert_eq!(stage.told(), ["Crash Succeeded 1"]);
     let said = stage.events().iter().filter(|e| e.contains("StatefulSet Forbidden")).count();
     assert_eq!(said, 1, "{:#?}", stage.events());
@@ -327,7 +319,7 @@ async fn a_restart_that_no_watch_has_seen_is_found_by_the_next_list_and_answered
         stage.assert_silence().await;
     };
     stage.play(1, script).await;
-    assert_eq!(attempts(&stage).len(), 2);
+    assert_eq!(stage.attempts().len(), 2);
     assert_eq!(stage.told(), ["Crash Succeeded 1", "Unknown Succeeded 1"]);
     let lists = stage.api.calls().iter().filter(|call| call.kind == "LIST pods").count();
     assert!(lists > 1, "the watch was told that it is too old");
@@ -367,7 +359,7 @@ async fn two_controllers_at_once_start_the_hook_once() {
             };
             stage.play(leaders, script).await;
             let expected = if story == 2 { 3 } else { 1 };
-            assert_eq!((attempts(&stage).len(), stage.told().len()), (expected, expected), "story {story}: {:?}", stage.told());
+            assert_eq!((stage.attempts().len(), stage.told().len()), (expected, expected), "story {story}: {:?}", stage.told());
         }
     }
 }
@@ -420,34 +412,5 @@ async fn a_controller_killed_before_or_after_any_call_of_a_replacement_runs_the_
     for fault in [Fault::CrashBefore, Fault::CrashAfter] {
         // Who was not there when the pod was deleted cannot know why it is gone.
         sweep(fault, async |stage| replaced(stage).await, &["Deleted|Unknown Succeeded 1"]).await;
-    }
-}
-
-/// How long there must be silence after each of the hundreds of plays of a sweep: longer than any pause after the failure of one call.
-const SILENCE: Duration = Duration::from_secs(120);
-
-/// Plays a story once straight, and then once for each of its calls, which goes wrong in this way. Whatever happens, each attempt is
-/// started once, the same is told, once, and then there is silence.
-async fn sweep(fault: Fault, story: impl AsyncFn(&Stage), told: &[&str]) {
-    let straight = Stage::new();
-    straight.play(1, story(&straight)).await;
-    let calls = straight.api.calls();
-    assert!(calls.len() > 15, "a story has calls: {calls:?}");
-    for (number, call) in calls.iter().enumerate() {
-        let stage = Stage::new();
-        let script = async {
-            story(&stage).await;
-            stage.assert_silence_for(SILENCE).await;
-        };
-        stage.play_crashed(number, fault, script).await;
-        let context = || format!("{fault:?} at call {number}, {call:?}: {:#?} {:#?}", stage.history(), stage.api.calls());
-        assert_eq!(attempts(&stage).len(), told.len(), "{}", context());
-        assert_eq!(stage.told().len(), told.len(), "{}", context());
-        for (is, expected) in stage.told().iter().zip(told) {
-            let (reasons, rest) = expected.split_once(' ').expect("reason and rest");
-            assert!(reasons.split('|').any(|reason| *is == format!("{reason} {rest}")), "{is}: {}", context());
-        }
-        let on_pod = stage.events().iter().filter(|e| e.contains(" Pod ")).count();
-        assert!(on_pod == told.len() || call.kind.ends_with(" events"), "an Event for each: {}", context());
     }
 }

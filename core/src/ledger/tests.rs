@@ -15,6 +15,7 @@ fn start(uid: &str, id: &str, restarts: u32, started: i64) -> Start {
         started: Some(Timestamp::from_second(started).unwrap()),
         revision: "redis-6f".into(),
         ip: Some("10.0.0.7".into()),
+        volume: Some("v".into()),
         rest: Rest::new(),
     }
 }
@@ -42,15 +43,16 @@ fn data(state: &Value) -> BTreeMap<String, String> {
 fn full() -> Value {
     let start = json!({
         "podUid": "a", "containerId": "containerd://1", "container": "redis", "restarts": 1, "created": "2026-01-01T00:00:00Z",
-        "started": "2026-01-01T00:00:01Z", "revision": "redis-6f", "ip": "10.0.0.7", "later": 1
+        "started": "2026-01-01T00:00:01Z", "revision": "redis-6f", "ip": "10.0.0.7", "volume": "v", "later": 1
     });
     json!({
-        "format": 1, "setUid": "u", "bootstrapped": true, "volumes": {"data-redis-0": {"uid": "v"}}, "answered": {"0": start},
+        "format": 1, "setUid": "u", "bootstrapped": true, "volumes": {"v": "member", "w": "new"}, "replicas": 1,
+        "givenUp": {"bootstrap": {"revision": "r", "unknown": true, "why": "w", "later": 3}}, "recreated": {"0": 2}, "answered": {"0": start},
         "episodes": {
-            "rejoin-a-1": {"scenario": "rejoin", "scope": {"pod": "a"}, "reason": "Crash", "why": "w", "pod": "redis-0", "ordinal": 0,
+            "rejoin-a-1": {"scenario": "start", "hook": "postMortem", "then": "rejoin", "scope": {"pod": "a"}, "reason": "Crash", "why": "w", "pod": "redis-0", "ordinal": 0,
                 "start": start, "oldIp": "10.0.0.6", "opened": "2026-01-01T00:00:02Z", "attempts": 1, "next": "2026-01-01T00:00:07Z",
                 "later": [2]},
-            "update": {"scenario": "update", "scope": "set", "reason": "Updated", "why": "", "opened": "2026-01-01T00:00:02Z",
+            "update": {"scenario": "update", "hook": "beforeUpdate", "scope": "set", "reason": "Updated", "why": "", "opened": "2026-01-01T00:00:02Z",
                 "attempts": 0, "phase": "drain"}
         },
         "runs": {"rejoin-a-1-1": {"episode": "rejoin-a-1", "hook": "rejoin", "pod": "redis-0", "podUid": "a", "container": "redis",

@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::observed::Observed;
-use super::rejoin;
+use super::observed::{Observed, Volume};
 use super::room::Room;
 use super::step::Step;
+use super::{bootstrap, levels, life, start};
 use crate::ledger::State;
 use crate::policy::Policy;
 use crate::reason;
@@ -23,9 +23,12 @@ pub struct Decision {
     pub wake: Option<Timestamp>,
 }
 
-/// State that is kept as it should be, whatever goes on. No scenario of this version has one.
+/// State that is kept as it should be, whatever goes on: what there is to change about it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Levels {}
+pub struct Levels {
+    /// Claims that hold the data of a member and have no mark of it yet.
+    pub marks: Vec<Volume>,
+}
 
 /// Something that was due and is not done.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,15 +66,20 @@ pub(super) enum Next {
 }
 
 /// The only list of priorities: what comes first takes the room.
-const SCENARIOS: &[Scenario] = &[rejoin::SCENARIO];
+const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, start::SCENARIO];
 
 /// Decides. `policy` is `None` when none guards the set (any more).
 #[must_use]
 pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now: Timestamp) -> Decision {
     let view = View { observed, policy, ledger, now };
-    let mut decision = Decision::default();
+    let mut decision = Decision { levels: levels::of(&view), ..Decision::default() };
     let mut room = Room::new(ledger);
-    for scenario in SCENARIOS {
+    // What was known is of another set: it is forgotten before anything is decided on it.
+    let another = life::is_another(&view);
+    if another {
+        decision.steps.push(Step::NewLife);
+    }
+    for scenario in SCENARIOS.iter().filter(|_| !another) {
         for next in (scenario.next)(&view) {
             match next {
                 Next::Wait { until } => decision.look_again(until),
@@ -87,6 +95,7 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
         }
     }
     if let Some(why) = &observed.set.hold {
+        decision.levels = Levels::default();
         decision.steps.retain(Step::is_bookkeeping);
         decision.hold("", reason::Hold::OnHold, why.clone());
     }
@@ -94,6 +103,12 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
 }
 
 impl Decision {
+    /// Does it wait for what a person says in the ledger?
+    #[must_use]
+    pub fn asks_person(&self) -> bool {
+        self.holds.iter().any(|held| matches!(held.reason, reason::Hold::UnknownHistory | reason::Hold::BootstrapFailed))
+    }
+
     fn look_again(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use guardian_hook::protocol::{Outcome, PROTOCOL, RunResult, Tail};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Container, Decision, Departed, Observed, Pod, RunEnd, Set, Step, Terminated, decide};
+use super::{Container, Decision, Departed, Observed, Pod, RunEnd, Set, Step, Terminated, Volume, decide};
 use crate::ledger::{Ledger, Record};
 use crate::names::POLICY_KEY;
 use crate::policy::{self, API_VERSION, KIND, Policy};
@@ -18,6 +18,10 @@ pub(super) struct Example {
     pub(super) now: Timestamp,
     /// Every run that was handed over for the first time, in order.
     pub(super) claimed: Vec<String>,
+    /// Hook of each of them, and the pod in which it runs.
+    pub(super) told_runs: Vec<(String, String)>,
+    /// Every pod that was evicted, in order.
+    pub(super) evicted: Vec<String>,
     born: u32,
 }
 
@@ -36,23 +40,40 @@ pub(super) fn outcome(result: RunResult) -> RunEnd {
     RunEnd::Outcome(Box::new(Outcome { version, run_id, result, duration_ms: 1234, stdout, stderr, survivors: 0 }))
 }
 
+/// When the set is made, and the example begins.
+fn born() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
 impl Example {
     /// `replicas` running pods, all answered.
     pub(super) fn at_rest(replicas: u32) -> Self {
-        let set = Set { name: "redis".into(), uid: "set".into(), service: "redis".into(), ordinals: 0..replicas, hold: None };
+        let set = Set {
+            name: "redis".into(),
+            uid: "set".into(),
+            created: born(),
+            unchanged: true,
+            has_volumes: false,
+            service: "redis".into(),
+            ordinals: 0..replicas,
+            hold: None,
+        };
         let mut example = Self {
             observed: Observed {
                 namespace: "shop".into(),
                 set,
                 pods: BTreeMap::new(),
                 departed: BTreeMap::new(),
+                volumes: BTreeMap::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             },
             policy: Some(policy()),
             ledger: Ledger::new("set"),
-            now: Timestamp::from_second(1_800_000_000).unwrap(),
+            now: born(),
             claimed: Vec::new(),
+            told_runs: Vec::new(),
+            evicted: Vec::new(),
             born: 0,
         };
         for ordinal in 0..replicas {
@@ -79,6 +100,7 @@ impl Example {
             ip: Some(format!("10.0.0.{}", self.born)),
             ready: true,
             terminating: false,
+            role: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
         };
@@ -89,6 +111,28 @@ impl Example {
 
     pub(super) fn container(&mut self, ordinal: u32) -> &mut Container {
         self.observed.pods.get_mut(&ordinal).unwrap().containers.get_mut("redis").unwrap()
+    }
+
+    /// A new volume, made now, takes the place of the ordinal's old one.
+    pub(super) fn new_volume(&mut self, ordinal: u32) {
+        let (uid, created) = (self.next_id(), self.now);
+        self.observed.volumes.insert(ordinal, Volume { claim: format!("data-redis-{ordinal}"), uid, created, is_member: false });
+    }
+
+    /// The marks that were decided are made.
+    pub(super) fn mark_volumes(&mut self) {
+        let marks = self.decide().levels.marks;
+        for volume in self.observed.volumes.values_mut().filter(|volume| marks.contains(volume)) {
+            volume.is_member = true;
+        }
+    }
+
+    /// The set is deleted with its pods, and made again under the same name; its volumes stay.
+    pub(super) fn made_again(&mut self, uid: &str) {
+        self.later(3600);
+        self.observed.set.uid = uid.into();
+        self.observed.set.created = self.now;
+        self.observed.pods.clear();
     }
 
     /// Its container ends, and is not running for now.
@@ -127,10 +171,19 @@ impl Example {
     /// Decides, writes, and hands over, as the controller does.
     pub(super) fn pass(&mut self) -> Decision {
         let decision = self.decide();
+        if decision.steps.iter().any(Step::is_written) {
+            self.ledger.state.sees(&self.observed.set.uid, &self.observed.set.ordinals);
+        }
         for step in &decision.steps {
             step.apply(&mut self.ledger);
         }
         for step in &decision.steps {
+            if let Step::Recreate { pod, .. } = step {
+                self.evicted.push(pod.clone());
+            }
+            if let Step::Run { run, .. } = step {
+                self.told_runs.push((run.hook.clone(), run.pod.clone()));
+            }
             let Some(run) = step.starts() else { continue };
             let known = self.claimed.iter().any(|known| known == run);
             match step {
@@ -157,6 +210,14 @@ impl Example {
             assert!(state.answered[ordinal].is(&pod.start("redis").unwrap()), "ordinal {ordinal}");
         }
         assert_eq!(self.decide(), Decision::default());
+    }
+
+    /// The same; only marks of volumes are due.
+    pub(super) fn assert_at_rest_but_for_marks(&mut self) {
+        let volumes = self.observed.volumes.clone();
+        self.mark_volumes();
+        self.assert_at_rest();
+        self.observed.volumes = volumes;
     }
 
     pub(super) fn last_record(&self) -> Record {

@@ -1,10 +1,16 @@
 //! What a set needs next: observed state and ledger in, decision out. Pure: the time is an argument, and nothing is remembered here.
 
+mod attempt;
+mod bootstrap;
 mod decide;
+mod levels;
+mod life;
 mod observed;
-mod rejoin;
+mod recreate;
 mod room;
+mod start;
 mod step;
+mod target;
 
 #[cfg(test)]
 mod example;
@@ -12,5 +18,5 @@ mod example;
 mod property;
 
 pub use decide::{Decision, Held, Levels, decide};
-pub use observed::{Container, Departed, Observed, Pod, RunEnd, Set, Terminated};
-pub use step::Step;
+pub use observed::{Container, Departed, Observed, Pod, RunEnd, Set, Terminated, Volume};
+pub use step::{Settles, Step};

@@ -19,6 +19,8 @@ pub struct Observed {
     pub pods: BTreeMap<u32, Pod>,
     /// What was last seen of pods that went away, by ordinal. A restarted controller has forgotten it.
     pub departed: BTreeMap<u32, Departed>,
+    /// Its volume claims, by ordinal: the first claim of each pod, where the set has claims.
+    pub volumes: BTreeMap<u32, Volume>,
     /// Ids of the runs that this process is carrying out.
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.
@@ -32,12 +34,31 @@ pub struct Set {
     pub name: String,
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.creationTimestamp`.
+    pub created: Timestamp,
+    /// It was never changed since it was made: `metadata.generation` is 1.
+    pub unchanged: bool,
+    /// It has volume claims.
+    pub has_volumes: bool,
     /// `spec.serviceName`, empty when it has none.
     pub service: String,
     /// The ordinals that its pods have: `spec.replicas` of them, from `spec.ordinals.start`.
     pub ordinals: Range<u32>,
     /// The reason given by the annotation `stateful-guardian.io/hold` of the set, else of the namespace.
     pub hold: Option<String>,
+}
+
+/// A volume claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// `metadata.name`.
+    pub claim: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.creationTimestamp`.
+    pub created: Timestamp,
+    /// It has the mark that the guardian leaves: it holds the data of a member of this set.
+    pub is_member: bool,
 }
 
 /// A pod.
@@ -57,6 +78,8 @@ pub struct Pod {
     pub ready: bool,
     /// It has a `metadata.deletionTimestamp`.
     pub terminating: bool,
+    /// Label `stateful-guardian.io/role`.
+    pub role: Option<String>,
     /// `spec.containers[0].name`.
     pub first_container: String,
     /// `status.containerStatuses` by name.
@@ -116,6 +139,14 @@ pub enum RunEnd {
     },
 }
 
+impl Observed {
+    /// The ordinal of one of its pods.
+    #[must_use]
+    pub fn ordinal_of(&self, pod: &Pod) -> Option<u32> {
+        self.pods.iter().find(|(_, other)| other.uid == pod.uid).map(|(ordinal, _)| *ordinal)
+    }
+}
+
 impl RunEnd {
     /// What the runner answered, asked at `since` for the first time and `now` for the last.
     #[must_use]
@@ -143,6 +174,7 @@ impl Pod {
             started: status.running_since,
             revision: self.revision.clone(),
             ip: self.ip.clone(),
+            volume: None,
             rest: BTreeMap::new(),
         })
     }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ledger::{Episode, Ledger, Record, Run, Start};
+use crate::ledger::{Episode, GivenUp, Ledger, Record, Run, Start, State, Verdict};
 
 /// One change of the ledger, and what is to be carried out once it is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,20 +41,59 @@ pub enum Step {
         /// What to tell.
         record: Record,
     },
-    /// Ends an episode and its attempt. The start counts as answered, however it went.
+    /// Ends the hook of an episode, which goes on with another.
+    Proceed {
+        /// Id of the episode.
+        episode_id: String,
+        /// The hook, or the act, that follows.
+        hook: String,
+        /// What to tell of the one that ended.
+        record: Record,
+    },
+    /// Evicts a pod, as its episode says. Asked for again at `again`, while the pod is there.
+    Recreate {
+        /// Id of the episode.
+        episode_id: String,
+        /// Name of the pod.
+        pod: String,
+        /// `metadata.uid` of the pod: another one of that name stays.
+        pod_uid: String,
+        /// Not before this is it asked for again.
+        again: Timestamp,
+    },
+    /// Ends an episode and its attempt.
     Close {
         /// Id of the episode.
         episode_id: String,
         /// What to tell.
         record: Record,
+        /// What is settled by it.
+        settles: Settles,
     },
+    /// The set is another one of the same name, and none of the data of the older one is left: what was known of it is forgotten.
+    NewLife,
+}
+
+/// What the end of an episode settles.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settles {
+    /// Nothing.
+    Nothing,
+    /// The start that it was about, however it went.
+    Start,
+    /// The same; and the pod was made anew.
+    Recreated,
+    /// There is a cluster, and the pod in which it was made is in it.
+    Bootstrap,
+    /// It is not tried again before something changes.
+    GivesUp(GivenUp),
 }
 
 impl Step {
     /// It only writes down what has happened: it is made even when nothing may be begun.
     #[must_use]
     pub fn is_bookkeeping(&self) -> bool {
-        matches!(self, Self::Retry { .. } | Self::Close { .. })
+        matches!(self, Self::Retry { .. } | Self::Proceed { .. } | Self::Close { .. })
     }
 
     /// Does it change the ledger?
@@ -68,8 +107,8 @@ impl Step {
     pub fn record(&self) -> Option<&Record> {
         match self {
             Self::Answer { record, .. } => record.as_ref(),
-            Self::Retry { record, .. } | Self::Close { record, .. } => Some(record),
-            Self::Run { .. } | Self::Attach { .. } => None,
+            Self::Retry { record, .. } | Self::Proceed { record, .. } | Self::Close { record, .. } => Some(record),
+            Self::Run { .. } | Self::Attach { .. } | Self::Recreate { .. } | Self::NewLife => None,
         }
     }
 
@@ -78,7 +117,7 @@ impl Step {
     pub fn starts(&self) -> Option<&str> {
         match self {
             Self::Run { run_id, .. } | Self::Attach { run_id } => Some(run_id),
-            Self::Answer { .. } | Self::Retry { .. } | Self::Close { .. } => None,
+            _ => None,
         }
     }
 
@@ -86,9 +125,7 @@ impl Step {
     pub fn apply(&self, ledger: &mut Ledger) {
         let state = &mut ledger.state;
         match self {
-            Self::Answer { ordinal, start, .. } => {
-                state.answered.insert(*ordinal, start.clone());
-            }
+            Self::Answer { ordinal, start, .. } => state.answer(*ordinal, start.clone()),
             Self::Run { episode_id, episode, run_id, run } => {
                 state.episodes.insert(episode_id.clone(), (**episode).clone());
                 state.runs.insert(run_id.clone(), run.clone());
@@ -101,15 +138,46 @@ impl Step {
                     episode.next = Some(*next);
                 }
             }
-            Self::Close { episode_id, .. } => {
+            Self::Proceed { episode_id, hook, .. } => {
                 state.runs.retain(|_, run| run.episode != *episode_id);
-                if let Some(Episode { ordinal: Some(ordinal), start: Some(start), .. }) = state.episodes.remove(episode_id) {
-                    state.answered.insert(ordinal, start);
+                if let Some(episode) = state.episodes.get_mut(episode_id) {
+                    hook.clone_into(&mut episode.hook);
+                    (episode.then, episode.attempts, episode.next) = (None, 0, None);
                 }
             }
+            Self::Recreate { episode_id, again, .. } => {
+                if let Some(episode) = state.episodes.get_mut(episode_id) {
+                    episode.next = Some(*again);
+                }
+            }
+            Self::Close { episode_id, record, settles } => {
+                state.runs.retain(|_, run| run.episode != *episode_id);
+                if let Some(episode) = state.episodes.remove(episode_id) {
+                    settles.apply(state, episode, record.verdict);
+                }
+            }
+            Self::NewLife => state.begin_anew(),
         }
         if let Some(record) = self.record() {
             ledger.record(record);
         }
+    }
+}
+
+impl Settles {
+    fn apply(&self, state: &mut State, episode: Episode, verdict: Verdict) {
+        if let Self::GivesUp(why) = self {
+            state.given_up.insert(episode.scenario, why.clone());
+            return;
+        }
+        let (Some(ordinal), Some(start)) = (episode.ordinal, episode.start) else { return };
+        match self {
+            Self::Nothing | Self::GivesUp(_) => return,
+            Self::Bootstrap => drop(state.given_up.remove(&episode.scenario)),
+            Self::Recreated => *state.recreated.entry(ordinal).or_default() += 1,
+            Self::Start if verdict == Verdict::Succeeded => drop(state.recreated.remove(&ordinal)),
+            Self::Start => {}
+        }
+        state.answer(ordinal, start);
     }
 }

@@ -160,6 +160,21 @@ pub enum OnFailure {
     Recreate,
 }
 
+impl Hooks {
+    /// A hook that the controller starts in a pod, by the name that it has in the policy.
+    #[must_use]
+    pub fn started_by_controller(&self, name: &str) -> Option<&Hook> {
+        match name {
+            "bootstrap" => self.bootstrap.as_ref(),
+            "join" => self.join.as_ref(),
+            "rejoin" => self.rejoin.as_ref(),
+            "postMortem" => self.post_mortem.as_ref(),
+            "switchover" => self.switchover.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl Hook {
     /// As the runner keeps it in the pod.
     pub(crate) fn in_pod(&self) -> InPodHook {

@@ -243,11 +243,9 @@ impl Policy {
     /// What its author must be told although it is in order: a warning for each path of [`Policy::not_yet_active`], and one for what
     /// waits for something of these.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let waits = self.ready_after.map(|ReadyAfter::Join| {
+        let waits = self.ready_after.filter(|_| self.hooks.join.is_none()).map(|ReadyAfter::Join| {
             let within = READY_WITHIN.as_secs();
-            format!(
-                "NotYetActive: this version runs no hook at the first start of a pod, so there readyAfter waits its {within} s"
-            )
+            format!("without hooks.join nothing runs at the first start of a pod, so there readyAfter waits its {within} s")
         });
         let later = self.not_yet_active.iter();
         later.map(|path| format!("NotYetActive: {path} is checked, and not acted on by this version")).chain(waits)

@@ -49,6 +49,7 @@ struct Declared {
     tasks: BTreeSet<String>,
     metrics: BTreeSet<String>,
     role: bool,
+    ready_after: bool,
     traffic: bool,
     hooks: BTreeSet<&'static str>,
 }
@@ -67,6 +68,7 @@ impl Declared {
         Self {
             tasks: document.tasks.iter().flat_map(BTreeMap::keys).cloned().collect(),
             metrics: document.metrics.iter().flatten().map(|m| m.value.name.value.clone()).collect(),
+            ready_after: document.ready_after.is_some(),
             role: document.role.is_some(),
             traffic: document.traffic.is_some(),
             hooks: hooks.into_iter().flatten().collect(),
@@ -154,9 +156,6 @@ impl Check<'_> {
             let there = protect.quorum.is_some();
             self.needs("protect.disruptionBudget", budget.referenced, there, "disruptionBudget", "`protect.quorum`");
             self.later("protect.disruptionBudget");
-        }
-        if protect.quorum.is_some() {
-            self.later("protect.quorum");
         }
         Protect {
             priority_class_name: protect.priority_class_name.map(|p| self.subdomain("protect.priorityClassName".to_owned(), p)),

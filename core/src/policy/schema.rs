@@ -162,9 +162,9 @@ pub(super) struct Hooks {
     pub(super) position: Option<Spanned<Position>>,
     /// Runs in the init container of the member with the highest position, before it starts
     pub(super) restart: Option<Spanned<Hook>>,
-    /// Runs in one pod, once in the life of the volumes, when all pods are ready
+    /// Runs in one pod, the first unless its `target` says another, once in the life of the volumes, when all pods are ready; with `when: running`, or under `readyAfter`, when all run. Nothing joins before
     pub(super) bootstrap: Option<Spanned<Hook>>,
-    /// Runs in a new pod, at the first start of an ordinal on a new volume
+    /// Runs in a new pod, at the first start of an ordinal on a new volume, once the cluster is there. Not in the pod in which `bootstrap` ran
     pub(super) join: Option<Spanned<Hook>>,
     /// Runs in the pod that came back, once for each start of its container that follows a failure, a restart or a replacement
     pub(super) rejoin: Option<Spanned<Hook>>,
@@ -180,7 +180,7 @@ pub(super) struct Hooks {
     pub(super) after_update: Option<Spanned<Hook>>,
     /// Runs when the whole set goes down on purpose
     pub(super) shutdown: Option<Spanned<Hook>>,
-    /// Runs after a crash, on a ready peer, or in the pod once it is back
+    /// Runs after a crash or a lost node, when no `preStop` has run, before the `rejoin` of the pod: in the pod itself, or with `target: any` on a ready peer if there is one
     pub(super) post_mortem: Option<Spanned<Hook>>,
     /// Runs before a snapshot of the volumes
     pub(super) freeze: Option<Spanned<Freeze>>,
@@ -206,7 +206,7 @@ macro_rules! hook {
             pub(super) target: Option<Spanned<String>>,
             /// Where it runs; absent: the policy's container
             pub(super) container: Option<Spanned<String>>,
-            /// What must hold of the pod before: `running` (the default) or `ready`
+            /// What must hold of the pod before: `running` (the default, but for `bootstrap`) or `ready`
             pub(super) when: Option<Spanned<When>>,
             /// After this long it is killed, with everything that it started; 30s
             pub(super) timeout: Option<Spanned<Time>>,

@@ -18,8 +18,8 @@ use super::life::Life;
 use super::{Environment, FAULT, complain, print};
 use crate::protocol::{MAX_OUTCOME, MAX_TIMEOUT_MS, Outcome, RunResult};
 
-/// The hooks that bring a pod back into its cluster.
-const HOOKS: [&str; 2] = ["join", "rejoin"];
+/// The hooks that bring a pod into its cluster, or make the cluster in it.
+const HOOKS: [&str; 3] = ["bootstrap", "join", "rejoin"];
 
 /// Waits until one of [`HOOKS`] has ended well in this life of the container, or for the time `within` from its start.
 pub(super) fn joined(home: &Home, env: &Environment, within: &[u8]) -> u8 {

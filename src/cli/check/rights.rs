@@ -13,8 +13,10 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 4] = [
+const CONTROLLER: [Right; 6] = [
     ("create", "", "pods", "exec"),
+    ("create", "", "pods", "eviction"),
+    ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),
     ("create", "events.k8s.io", "events", ""),

@@ -13,14 +13,11 @@ use crate::controller::exec::Order;
 pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id: &str) -> Option<Order> {
     let run = state.runs.get(run_id)?;
     let episode = state.episodes.get(&run.episode)?;
-    let hook = match run.hook.as_str() {
-        "rejoin" => policy.hooks.rejoin.as_ref()?,
-        _ => return None,
-    };
+    let hook = policy.hooks.started_by_controller(&run.hook)?;
     let set = &observed.set;
-    let me = episode.ordinal;
+    let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
     let names = |ready: bool| peers(observed, me, ready);
-    let ip = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
+    let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();
     let of_guardian = [
         ("GUARDIAN_HOOK", run.hook.clone()),
@@ -35,6 +32,7 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
         ("GUARDIAN_REPLICAS", set.ordinals.len().to_string()),
         ("GUARDIAN_PEERS", names(false)),
         ("GUARDIAN_READY_PEERS", names(true)),
+        ("GUARDIAN_ABOUT", episode.pod.clone()),
         ("GUARDIAN_OLD_IP", text(episode.old_ip.as_ref())),
         ("GUARDIAN_NEW_IP", text(ip.as_ref())),
     ];

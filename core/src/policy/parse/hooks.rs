@@ -32,6 +32,8 @@ struct Terms {
     targets: &'static [Pods],
     /// The default: may an attempt of unknown outcome be made again?
     idempotent: bool,
+    /// The default: what must hold of the pod?
+    when: When,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,7 @@ const PEER: &[Pods] = &[Pods::Any, Pods::Ordinal, Pods::Role];
 
 impl Terms {
     const fn of(name: &'static str, by: By, targets: &'static [Pods]) -> Self {
-        Self { name, by, targets, idempotent: false }
+        Self { name, by, targets, idempotent: false, when: When::Running }
     }
 }
 
@@ -68,21 +70,25 @@ impl Check<'_> {
     pub(super) fn hooks(&mut self, hooks: Option<schema::Hooks>) -> Hooks {
         use By::{Controller, Start, Stop};
         let Some(hooks) = hooks else { return Hooks::default() };
+        // Pods that are ready only once they have joined are not ready before there is a cluster.
+        let first = if self.declared.ready_after { When::Running } else { When::Ready };
         let again = |name| Terms { idempotent: true, ..Terms::of(name, Controller, &[]) };
         Hooks {
             init: hooks.init.map(|h| self.named(h, Terms::of("init", Start, &[]))),
-            rejoin: hooks.rejoin.map(|h| self.rejoin(h, again("rejoin"))),
+            rejoin: hooks.rejoin.map(|h| self.named(h, again("rejoin"))),
             pre_stop: hooks.pre_stop.map(|h| self.named(h, Terms::of("preStop", Stop, &[]))),
             position: hooks.position.map(|h| self.position(h)),
             restart: hooks.restart.map(|h| self.restart(h)),
-            bootstrap: self.coming(hooks.bootstrap, Terms::of("bootstrap", Controller, ONE)),
-            join: self.coming(hooks.join, again("join")),
+            bootstrap: hooks.bootstrap.map(|h| self.named(h, Terms { when: first, ..Terms::of("bootstrap", Controller, ONE) })),
+            join: hooks.join.map(|h| self.named(h, again("join"))),
             leave: self.coming(hooks.leave, Terms::of("leave", Controller, &[])),
             switchover: hooks.switchover.map(|h| self.switchover(h)),
             before_update: self.coming(hooks.before_update, Terms::of("beforeUpdate", Controller, &[])),
             after_update: self.coming(hooks.after_update, Terms::of("afterUpdate", Controller, &[])),
             shutdown: self.coming(hooks.shutdown, Terms::of("shutdown", Controller, ANYWHERE)),
-            post_mortem: self.coming(hooks.post_mortem, Terms::of("postMortem", Controller, &[Pods::Itself, Pods::Any])),
+            post_mortem: hooks
+                .post_mortem
+                .map(|h| self.named(h, Terms::of("postMortem", Controller, &[Pods::Itself, Pods::Any]))),
             freeze: hooks.freeze.map(|h| self.freeze(h)),
             thaw: self.coming(hooks.thaw, Terms::of("thaw", Controller, &[])),
             fence: self.coming(hooks.fence, Terms::of("fence", Controller, PEER)),
@@ -98,17 +104,6 @@ impl Check<'_> {
         let hook = hook?;
         self.later(&format!("hooks.{}", terms.name));
         Some(self.named(hook, terms))
-    }
-
-    fn rejoin(&mut self, hook: Spanned<schema::Hook>, terms: Terms) -> Hook {
-        let hook = self.named(hook, terms);
-        if hook.when == When::Ready {
-            self.later("hooks.rejoin.when");
-        }
-        if hook.on_failure == OnFailure::Recreate {
-            self.later("hooks.rejoin.onFailure");
-        }
-        hook
     }
 
     fn position(&mut self, mut position: Spanned<schema::Position>) -> Position {
@@ -217,7 +212,7 @@ impl Check<'_> {
             program: self.program(path, at, hook.script, hook.command),
             target: hook.target.and_then(|t| self.hook_target(&format!("{path}.target"), &t, terms)),
             container: hook.container.map(|c| self.label(format!("{path}.container"), c)),
-            when: hook.when.map_or(When::Running, |when| match when.value {
+            when: hook.when.map_or(terms.when, |when| match when.value {
                 schema::When::Running => When::Running,
                 schema::When::Ready => When::Ready,
             }),

@@ -1,0 +1,85 @@
+//! A pod whose hook failed is made anew (`onFailure: recreate`): evicted, with its uid as the precondition, so that budgets of others count too.
+//!
+//! It is not done for ever: a pod that was made anew [`MOST`] times without a success in between is left as it is, and that is said.
+
+use jiff::SignedDuration;
+
+use super::attempt::{Course, later, step};
+use super::decide::{Next, View};
+use super::observed::Observed;
+use super::step::{Settles, Step};
+use crate::ledger::{Record, Verdict};
+use crate::policy::{Policy, Quorum};
+use crate::reason;
+
+/// The act, in place of a hook's name.
+pub(super) const NAME: &str = "recreate";
+
+/// How often in a row a pod is made anew. The third new pod that fails at the same hook shows that it is not the pod.
+const MOST: u32 = 3;
+
+/// Pause before an eviction that was refused is asked for again: a PodDisruptionBudget changes when a pod becomes ready.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// The last attempt of its hook failed: the next is to make the pod anew, or not.
+pub(super) fn begin(course: &Course<'_>, mut record: Record) -> Next {
+    let episode_id = course.id.to_owned();
+    let times = course.view.ledger.recreated.get(&course.ordinal).copied().unwrap_or_default();
+    if times < MOST {
+        record.message.push_str("; the pod is made anew");
+        return step(Step::Proceed { episode_id, hook: NAME.to_owned(), record });
+    }
+    record.message.push_str(&format!("; it was made anew {times} times in a row, which did not help: it is left as it is"));
+    step(Step::Close { episode_id, record, settles: Settles::Start })
+}
+
+/// The pod is to go.
+pub(super) fn advance(course: &Course<'_>) -> Option<Next> {
+    let (view, episode_id) = (course.view, course.id.to_owned());
+    let pod = view.observed.pods.get(&course.ordinal);
+    let Some(pod) = pod.filter(|pod| pod.uid == course.start.pod_uid) else {
+        let record = course.tell(None, Verdict::Succeeded, "the pod was made anew");
+        return Some(step(Step::Close { episode_id, record, settles: Settles::Recreated }));
+    };
+    if pod.terminating {
+        return None;
+    }
+    if course.is_replaced() {
+        let record = course.tell(None, Verdict::Superseded, "the container was restarted meanwhile, so the pod stays");
+        return Some(step(Step::Close { episode_id, record, settles: Settles::Start }));
+    }
+    let ready = view.observed.pods.values().filter(|other| other.uid != pod.uid && other.serves()).count();
+    let needed = quorum(view.policy, view.observed);
+    if pod.ready && ready < needed {
+        let why = format!("pod {} is to be made anew, and {ready} others are ready of the {needed} that must be", pod.name);
+        return Some(Next::Hold { until: None, reason: reason::Hold::Quorum, why });
+    }
+    match course.episode.next {
+        Some(until) if view.now < until => Some(Next::Wait { until }),
+        _ => Some(step(Step::Recreate {
+            pod: pod.name.clone(),
+            pod_uid: pod.uid.clone(),
+            again: later(view.now, ASK_AGAIN),
+            episode_id,
+        })),
+    }
+}
+
+/// The pods that are not made anew any more, until their hook succeeds.
+pub(super) fn holds(view: &View<'_>) -> impl Iterator<Item = Next> {
+    view.ledger.recreated.iter().filter(|(_, times)| **times >= MOST).map(|(ordinal, times)| {
+        let why = format!("pod {}-{ordinal} was made anew {times} times in a row, which did not help", view.observed.set.name);
+        Next::Hold { until: None, reason: reason::Hold::BreakerOpen, why }
+    })
+}
+
+/// How many pods must stay ready. Below three replicas it is at most one less than there are: else nothing could ever be done.
+pub(super) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
+    let replicas = observed.set.ordinals.len();
+    let asked = match policy.and_then(|policy| policy.protect.quorum) {
+        None | Some(Quorum::Majority) => replicas / 2 + 1,
+        Some(Quorum::Number(number)) => usize::try_from(number).unwrap_or(usize::MAX),
+        Some(Quorum::Percent(percent)) => (replicas * usize::try_from(percent).unwrap_or(100)).div_ceil(100),
+    };
+    if replicas < 3 { asked.min(replicas.saturating_sub(1)) } else { asked }
+}

@@ -1,0 +1,167 @@
+//! A cluster is made, joined, made again: what the controller does once in the life of the volumes, whatever happens to it meanwhile.
+
+use std::time::Duration;
+
+use guardian_testing::{Answer, Fault, Stage, sweep};
+
+const POLICY: &str = "\
+apiVersion: stateful-guardian.io/v1alpha1
+kind: GuardianPolicy
+selector: {matchLabels: {app: redis}}
+hooks:
+  bootstrap: {command: [bootstrap], timeout: 30s, retries: 1}
+  join: {command: [join], timeout: 30s, retries: 2, backoff: 5s}
+  rejoin: {command: [rejoin], timeout: 30s, onFailure: recreate}
+  postMortem: {command: [post-mortem], target: any}
+";
+
+/// The set is applied on new volumes, and has become a cluster.
+async fn made(stage: &Stage) {
+    stage.enable();
+    stage.apply_policy(POLICY);
+    stage.apply_set_with_claims(2);
+    stage.until_settled().await;
+    stage.until("the volumes are marked", |s| s.marks().len() == 2).await;
+}
+
+async fn made_again_on_old_volumes(stage: &Stage) {
+    made(stage).await;
+    stage.delete_set();
+    stage.apply_set_with_claims(2);
+    stage.until("both rejoin", |s| s.hooks().len() == 4).await;
+    stage.until_settled().await;
+}
+
+/// A rejoin fails, the pod is made anew, and the new one rejoins.
+async fn recreated(stage: &Stage) {
+    made(stage).await;
+    stage.runner.answer([Answer::exit(0), Answer::exit(1)]);
+    stage.restart_container(1, "Error", 1);
+    stage.let_evicted_pod_go(1).await;
+    stage.new_pod(1, "r1");
+    stage.until_settled().await;
+}
+
+const MADE: [&str; 2] = ["bootstrap redis-0", "join redis-1"];
+
+#[tokio::test(start_paused = true)]
+async fn a_new_set_is_made_in_its_first_pod_and_the_other_joins_and_then_there_is_silence() {
+    let stage = Stage::new();
+    let script = async {
+        made(&stage).await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.hooks(), MADE);
+    assert_eq!(stage.told(), ["FirstStart Succeeded 1", "FirstStart Succeeded 1"]);
+    assert_eq!(stage.marks(), ["data-redis-0 redis", "data-redis-1 redis"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_made_again_on_its_old_volumes_rejoins_even_if_its_ledger_is_lost() {
+    for ledger_is_lost in [false, true] {
+        let stage = Stage::new();
+        let script = async {
+            made(&stage).await;
+            stage.delete_set();
+            if ledger_is_lost {
+                stage.delete_ledger();
+            }
+            stage.apply_set_with_claims(2);
+            stage.until("both rejoin", |s| s.hooks().len() == 4).await;
+            stage.until_settled().await;
+            stage.assert_silence().await;
+        };
+        stage.play(1, script).await;
+        assert_eq!(stage.hooks()[2..], ["rejoin redis-0", "rejoin redis-1"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_made_again_on_new_volumes_is_another_cluster() {
+    let stage = Stage::new();
+    let script = async {
+        made(&stage).await;
+        stage.delete_set();
+        stage.delete_claims();
+        stage.apply_set_with_claims(2);
+        stage.until("it is made", |s| s.hooks().len() == 4).await;
+        stage.until_settled().await;
+        stage.until("the volumes are marked", |s| s.marks().len() == 2).await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.hooks()[2..], MADE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_bootstrap_is_never_made_again_and_that_is_said_once() {
+    let stage = Stage::new();
+    let script = async {
+        stage.enable();
+        stage.apply_policy(POLICY);
+        stage.runner.answer([Answer { takes: Duration::from_secs(20), ..Answer::exit(0) }]);
+        stage.apply_set_with_claims(2);
+        stage.until("it runs", |s| s.hooks().len() == 1).await;
+        stage.vanish(0);
+        stage.new_pod(0, "r1");
+        stage.until("it is said", |s| s.events().iter().any(|event| event.contains("BootstrapFailed"))).await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.hooks(), ["bootstrap redis-0"]);
+    let said: Vec<_> = stage.events().into_iter().filter(|event| event.contains("BootstrapFailed")).collect();
+    assert_eq!(said.len(), 1, "{said:#?}");
+    assert!(said[0].contains("`guardian adopt -n shop redis --bootstrapped`"), "{said:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_rejoin_fails_is_made_anew_once_after_the_post_mortem_on_its_peer() {
+    let stage = Stage::new();
+    let script = async {
+        recreated(&stage).await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.hooks()[2..], ["postMortem redis-0", "rejoin redis-1", "rejoin redis-1"]);
+    let told = ["Crash Succeeded 1", "Crash Failed 1", "Crash Succeeded null", "Drained Succeeded 1"];
+    assert_eq!(stage.told()[2..], told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_controllers_at_once_make_the_cluster_once() {
+    for leaders in [2, 3] {
+        let stage = Stage::new();
+        let script = async {
+            made_again_on_old_volumes(&stage).await;
+            stage.assert_silence().await;
+        };
+        stage.play(leaders, script).await;
+        assert_eq!(stage.hooks(), [&MADE[..], &["rejoin redis-0", "rejoin redis-1"]].concat());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_killed_before_or_after_any_call_makes_the_cluster_once() {
+    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
+        sweep(fault, async |stage| made(stage).await, &["FirstStart Succeeded 1", "FirstStart Succeeded 1"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_killed_before_or_after_any_call_makes_a_pod_anew_once() {
+    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
+        let straight = Stage::new();
+        straight.play(1, recreated(&straight)).await;
+        for number in 0..straight.api.calls().len() {
+            let stage = Stage::new();
+            let script = async {
+                recreated(&stage).await;
+                stage.assert_silence_for(Duration::from_secs(120)).await;
+            };
+            stage.play_crashed(number, fault, script).await;
+            let expected = ["postMortem redis-0", "rejoin redis-1", "rejoin redis-1"];
+            assert_eq!(stage.hooks()[2..], expected, "{fault:?} at {number}: {:#?}", stage.history());
+        }
+    }
+}
