@@ -1,6 +1,7 @@
 //! The command line. One file a subcommand; each turns its flags into a typed configuration, runs, and gives an exit code:
 //! 0 done, 1 failed (the reason is on standard error), 2 wrong usage.
 
+mod adopt;
 mod approve;
 mod audit;
 mod certs;
@@ -12,6 +13,7 @@ mod diff;
 mod eject;
 mod enable;
 mod explain;
+mod history;
 mod inject;
 mod lint;
 mod manifests;
@@ -43,11 +45,13 @@ enum Command {
     Lint(lint::Args),
     Explain(explain::Args),
     Status(status::Args),
+    History(history::Args),
     Audit(audit::Args),
     Check(check::Args),
     Enable(enable::EnableArgs),
     Disable(enable::DisableArgs),
     Approve(approve::Args),
+    Adopt(adopt::Args),
     Webhook(webhook::Args),
     Controller(controller::Args),
     Certs(certs::Args),
@@ -94,11 +98,13 @@ impl Cli {
             Command::Lint(args) => finish(lint::run(&args)),
             Command::Explain(args) => finish(explain::run(&args)),
             Command::Status(args) => finish(status::run(&args)),
+            Command::History(args) => finish_or(history::run(&args), history::HistoryError::is_usage),
             Command::Check(args) => finish(check::run(&args)),
             Command::Audit(args) => finish_or(audit::run(&args), audit::AuditError::is_usage),
             Command::Enable(args) => finish(enable::enable(&args)),
             Command::Disable(args) => finish_or(enable::disable(&args), enable::EnableError::is_usage),
             Command::Approve(args) => finish(approve::run(&args)),
+            Command::Adopt(args) => finish(adopt::run(&args)),
             Command::Webhook(args) => finish(webhook::run(&args)),
             Command::Controller(args) => finish(controller::run(&args)),
             Command::Certs(args) => finish(certs::run(&args)),
