@@ -115,7 +115,7 @@ impl Ejection {
         let mut operations = vec![json!({
             "op": "test", "path": "/metadata/resourceVersion", "value": set.pointer("/metadata/resourceVersion"),
         })];
-        operations.extend(serde_json::to_value(patch).ok().and_then(|patch| patch.as_array().cloned()).into_iter().flatten());
+        operations.extend(serde_json::from_slice::<Vec<Value>>(&patch.to_bytes()).unwrap_or_default());
         let path = format!("/apis/apps/v1/namespaces/{}/statefulsets/{name}?fieldManager=guardian", self.namespace);
         let request = Request::patch(path).header("content-type", "application/json-patch+json");
         let request = request.body(Value::from(operations).to_string().into_bytes());

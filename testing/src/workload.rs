@@ -79,7 +79,7 @@ impl Stage {
 
     /// Applies the set; its pods run.
     pub fn apply_set(&self, replicas: u32) {
-        self.create_set(replicas, json!({}));
+        self.create_set(replicas, &json!({}));
         for ordinal in 0..replicas {
             self.new_pod(ordinal, "r1");
         }
@@ -87,7 +87,7 @@ impl Stage {
 
     /// Applies the set with volume claims. Its pods run, each on the claim that is there, or else on a new one.
     pub fn apply_set_with_claims(&self, replicas: u32) {
-        self.create_set(replicas, json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}));
+        self.create_set(replicas, &json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}));
         for ordinal in 0..replicas {
             let claim = key("v1", "persistentvolumeclaims", &format!("data-{SET}-{ordinal}"));
             if self.get(&claim).is_null() {
@@ -97,9 +97,9 @@ impl Stage {
         }
     }
 
-    fn create_set(&self, replicas: u32, more: Value) {
+    fn create_set(&self, replicas: u32, more: &Value) {
         let mut spec = json!({"replicas": replicas, "serviceName": SET});
-        json_patch::merge(&mut spec, &more);
+        json_patch::merge(&mut spec, more);
         let set = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": {"app": SET}, "generation": 1}, "spec": spec,
         });

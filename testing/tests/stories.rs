@@ -1,5 +1,4 @@
 //! What the controller makes of what happens in a cluster: played straight, with faults, and killed at every call.
-#![expect(clippy::expect_used, reason = "a test ends where it fails")]
 
 use std::time::Duration;
 
@@ -52,7 +51,7 @@ async fn the_hook_is_told_where_it_is_and_why() {
     let stage = Stage::new();
     stage.play(1, restarted(&stage)).await;
     let started = stage.runner.started();
-    let request = &started.first().expect("one run").request;
+    let request = &started[0].request;
     let id = &request.run_id;
     for (name, value) in [
         ("GUARDIAN_HOOK", "rejoin"),
