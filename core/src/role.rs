@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use guardian_hook::protocol::{RunResult, Sample};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::reason;
@@ -93,9 +94,17 @@ pub struct Witness {
     pub since: Timestamp,
     /// What it last said, and when.
     pub claim: Option<(Claim, Timestamp)>,
-    /// Since when it was asked and did not say anything that counts, and what came instead. `None`: its last word stands, also when nobody had the
-    /// time to ask.
-    pub unanswered: Option<(Timestamp, String)>,
+    /// `None`: its last word stands, also when nobody had the time to ask.
+    pub silence: Option<Silence>,
+}
+
+/// A pod that says nothing that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// When it was first asked in vain, or could not be asked any more.
+    pub since: Timestamp,
+    /// What came in place of an answer, then; `None`: its container does not run.
+    pub why: Option<String>,
 }
 
 /// What follows from all that is known of a set's roles.
@@ -138,8 +147,9 @@ pub fn rule(pods: &BTreeMap<u32, Candidate<'_>>, every: Duration, now: Timestamp
         match witness.lost_at(every) {
             Some(at) if now >= at => {
                 labels.insert(*ordinal, None);
-                let why = witness.unanswered.as_ref().map_or("", |(_, why)| why);
-                ruling.holds.push((reason::Hold::RoleUnknown, format!("pod {} does not tell its role: {why}", pod.name)));
+                let why = witness.silence.as_ref().and_then(|silence| silence.why.as_ref());
+                let hold = why.map(|why| (reason::Hold::RoleUnknown, format!("pod {} does not tell its role: {why}", pod.name)));
+                ruling.holds.extend(hold);
                 continue;
             }
             at => ruling.wake = ruling.wake.into_iter().chain(at).min(),
@@ -171,12 +181,38 @@ pub fn rule(pods: &BTreeMap<u32, Candidate<'_>>, every: Duration, now: Timestamp
 impl Witness {
     /// When its silence makes it lose its role: so long after its last word, and not before it was asked for one whole interval.
     fn lost_at(&self, every: Duration) -> Option<Timestamp> {
-        let (asked, _) = self.unanswered.as_ref()?;
+        let asked = self.silence.as_ref()?.since;
         let heard = self.claim.as_ref().map_or(self.since, |(_, at)| *at);
         let interval = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
         let later = |at: Timestamp, pause| at.saturating_add(pause).unwrap_or(Timestamp::MAX);
-        Some(later(heard, silence(every)).max(later(*asked, interval)))
+        Some(later(heard, silence(every)).max(later(asked, interval)))
     }
+}
+
+/// What the answer to a role probe says, or what it is instead. The sentence is the same as long as the probe fails in the same way.
+///
+/// # Errors
+/// Whatever is no claim.
+pub fn judge(answer: &Sample) -> Result<Claim, String> {
+    let failed = |how: String| Err(format!("its role probe {how}{}", last_words(&answer.stderr.text)));
+    match &answer.result {
+        RunResult::Exited { code: 0 } => Claim::parse(&answer.stdout.text).map_err(|why| why.to_string()),
+        RunResult::Exited { code } => failed(format!("ended with exit code {code}")),
+        RunResult::Signaled { signal } => failed(format!("was ended by signal {signal}")),
+        RunResult::TimedOut => failed("was killed at its time out".to_owned()),
+        RunResult::NotFound { what } => failed(format!("was not started: there is no {what}")),
+        RunResult::NotExecutable { what } => failed(format!("was not started: {what} cannot be executed")),
+        RunResult::NotStarted { message } => failed(format!("was not started: {message}")),
+        other => failed(format!("ended in a way that is not understood: {other:?}")),
+    }
+}
+
+/// The last line, without control characters, in at most 256 bytes.
+fn last_words(stderr: &str) -> String {
+    let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) else { return String::new() };
+    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.truncate(line.floor_char_boundary(256));
+    format!(", its last words: {}", line.trim())
 }
 
 #[cfg(test)]

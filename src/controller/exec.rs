@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use guardian_core::names;
-use guardian_hook::protocol::{MAX_OUTCOME, Outcome, PROTOCOL, Request, RunResult, Tail, frame};
+use guardian_core::{lifecycle, names};
+use guardian_hook::protocol::{
+    Collect, Collected, MAX_OUTCOME, NO_SUCH_COMMAND, Outcome, PROTOCOL, Request, RunResult, Tail, frame,
+};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachParams, AttachedProcess};
@@ -38,6 +40,19 @@ pub struct Order {
     pub request: Request,
 }
 
+/// Questions that change nothing, addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Questions {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod. The request carries the uid that is meant.
+    pub pod: String,
+    /// The container in which they are asked.
+    pub container: String,
+    /// What the runner is asked, once.
+    pub request: Collect,
+}
+
 /// No outcome. Whether the run was started is not known, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
@@ -56,6 +71,15 @@ pub enum ExecError {
     /// The runner, or what was in its place, ended without an outcome.
     #[error("the runner ended without an outcome: {0}")]
     NoOutcome(String),
+    /// It was started with an older version of the runner, which cannot do this. It stays so as long as the pod lives.
+    #[error("the runner of this pod is from before probes: its next template change brings a newer one")]
+    Unsupported,
+    /// There is none.
+    #[error("the pod has no runner: it was made without the guardian, or its init container has not run")]
+    NoRunner,
+    /// It refused.
+    #[error("the runner refused: {0}")]
+    Refused(String),
     /// The request cannot be sent.
     #[error("the request is too large")]
     Request(#[from] guardian_hook::protocol::FrameError),
@@ -65,6 +89,9 @@ pub enum ExecError {
 pub trait Exec: Send + Sync {
     /// Asks for one run and waits for its outcome.
     fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>>;
+
+    /// Asks questions once, and waits for all answers.
+    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>>;
 }
 
 /// The runner in a real pod, through `pods/exec`.
@@ -84,16 +111,38 @@ impl Exec for PodExec {
     fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>> {
         Box::pin(async move {
             let limit = CONNECT + Duration::from_millis(order.request.timeout_ms) + SLACK;
-            timeout(limit, converse(self.client.clone(), order)).await.unwrap_or(Err(ExecError::Silent(limit)))
+            let Order { namespace, pod, container, request } = order;
+            let at = Address { namespace, pod, container };
+            let spoken = timeout(limit, converse(&self.client, at, "run", frame(request)?));
+            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
+        })
+    }
+
+    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>> {
+        Box::pin(async move {
+            let Questions { namespace, pod, container, request } = questions;
+            let asked = request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms)).sum::<Duration>();
+            let limit = CONNECT + asked + SLACK;
+            let at = Address { namespace, pod, container };
+            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?));
+            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
         })
     }
 }
 
-async fn converse(client: Client, order: &Order) -> Result<Outcome, ExecError> {
-    let message = frame(&order.request)?;
-    let pods: Api<Pod> = Api::namespaced(client, &order.namespace);
+/// A container.
+#[derive(Clone, Copy)]
+struct Address<'a> {
+    namespace: &'a str,
+    pod: &'a str,
+    container: &'a str,
+}
+
+/// Starts a command of the runner, sends it a message, and waits until it has ended.
+async fn converse(client: &Client, at: Address<'_>, command: &str, message: Vec<u8>) -> Result<Spoken, ExecError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), at.namespace);
     let params = AttachParams {
-        container: Some(order.container.clone()),
+        container: Some(at.container.to_owned()),
         stdin: true,
         stdout: true,
         stderr: true,
@@ -101,14 +150,13 @@ async fn converse(client: Client, order: &Order) -> Result<Outcome, ExecError> {
         max_stdin_buf_size: Some(STDIN_PIPE),
         ..AttachParams::default()
     };
-    let connecting = pods.exec(&order.pod, [names::RUNNER, "run"], &params);
+    let connecting = pods.exec(at.pod, [names::RUNNER, command], &params);
     let process = match timeout(CONNECT, connecting).await {
         Ok(Ok(process)) => process,
         Ok(Err(error)) => return Err(refused(error)),
         Err(_) => return Err(ExecError::Silent(CONNECT)),
     };
-    let spoken = listen(process, &message).await?;
-    spoken.outcome(&order.request.run_id)
+    listen(process, &message).await
 }
 
 /// What came from the runner.
@@ -165,6 +213,22 @@ impl Spoken {
             Some(outcome) if outcome.run_id == run_id || outcome.run_id.is_empty() => Ok(outcome),
             Some(other) => Err(ExecError::NoOutcome(format!("it answered for run {:?}", other.run_id))),
             None if self.is_missing() => Ok(missing(run_id)),
+            None => Err(ExecError::NoOutcome(self.complaint())),
+        }
+    }
+
+    fn collected(&self) -> Result<Vec<Collected>, ExecError> {
+        let text = String::from_utf8_lossy(&self.stdout);
+        let lines: Vec<Collected> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let refusal = lines.iter().find_map(|line| match line {
+            Collected::Refused { why } => Some(why),
+            _ => None,
+        });
+        match refusal {
+            Some(why) => Err(ExecError::Refused(lifecycle::refusal(why))),
+            None if !lines.is_empty() => Ok(lines),
+            None if self.is_missing() => Err(ExecError::NoRunner),
+            None if String::from_utf8_lossy(&self.stderr).contains(NO_SUCH_COMMAND) => Err(ExecError::Unsupported),
             None => Err(ExecError::NoOutcome(self.complaint())),
         }
     }
@@ -241,6 +305,26 @@ mod tests {
             let outcome = spoken("", "", message).outcome("r-1").unwrap();
             assert_eq!(outcome.result, RunResult::NotFound { what: "/guardian/guardian-hook".into() });
         }
+    }
+
+    #[test]
+    fn answers_are_the_lines_that_are_some() {
+        let usage = r#"{"kind":"usage","memoryBytes":1}"#;
+        let lines = spoken(&format!("a login banner\n{usage}\n"), "", "").collected().unwrap();
+        assert_eq!(lines, [serde_json::from_str::<Collected>(usage).unwrap()]);
+        let newer = spoken("{\"kind\":\"disk\"}\n", "", "").collected().unwrap();
+        assert_eq!(newer, [Collected::Unknown]);
+    }
+
+    #[test]
+    fn a_runner_that_does_not_answer_questions_says_why() {
+        let old = spoken("", "guardian-hook: no such command, see guardian-hook --help\n", "command terminated with exit code 2");
+        assert!(matches!(old.collected(), Err(ExecError::Unsupported)));
+        let none = spoken("", "", "stat /guardian/guardian-hook: no such file or directory");
+        assert!(matches!(none.collected(), Err(ExecError::NoRunner)));
+        let other = spoken(r#"{"kind":"refused","why":{"kind":"otherPod","uid":"x"}}"#, "", "").collected().unwrap_err();
+        assert_eq!(other.to_string(), "the runner refused: the pod of this name is another (x)");
+        assert!(matches!(spoken("", "", "").collected(), Err(ExecError::NoOutcome(_))));
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
 //! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
+//! | `roles` | what the pods say of their roles |
 //! | `record` | what the world is told |
 //! | `lease` | who leads |
 
@@ -20,12 +21,15 @@ mod observed;
 mod policies;
 mod queue;
 mod record;
+mod roles;
 mod runs;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::channel::mpsc;
 use guardian_core::lifecycle::{Decision, Held, Observed, Step, decide};
 use guardian_core::policy::Policy;
@@ -41,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
 pub use clock::Clock;
-pub use exec::{Exec, ExecError, Order, PodExec};
+pub use exec::{Exec, ExecError, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
 pub use observed::HOLD;
@@ -53,6 +57,7 @@ use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
 use policies::Guard;
 use record::{Metrics, Recorder};
+use roles::Roles;
 use runs::Runs;
 use watch::Cluster;
 
@@ -113,6 +118,7 @@ impl SetKey {
 /// When leadership is lost: the process has to end, since what it knows may be out of date.
 pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: CancellationToken) -> Result<(), ControllerError> {
     let policies = Watched::new(metrics)?;
+    let asking = roles::Metrics::new(metrics)?;
     let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
     let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
@@ -125,7 +131,7 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
         biased;
         () = shutdown.cancelled() => Ok(()),
         why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
-        () = lead(client, config, policies, metrics) => Err(ControllerError::WatchesEnded),
+        () = lead(client, config, policies, metrics, asking) => Err(ControllerError::WatchesEnded),
     };
     if ended.is_ok() {
         leadership.release().await;
@@ -134,11 +140,12 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
 }
 
 /// Watches, decides and acts.
-async fn lead(client: Client, config: Config, policies: Watched, metrics: Metrics) {
+async fn lead(client: Client, config: Config, policies: Watched, metrics: Metrics, asking: roles::Metrics) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
     let (cluster, writers) = Cluster::new(policies);
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
+        roles: Roles::new(Arc::clone(&exec), config.clock.clone(), asking),
         runs: Runs::new(exec, config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
         hands: Hands::new(client.clone()),
@@ -148,14 +155,18 @@ async fn lead(client: Client, config: Config, policies: Watched, metrics: Metric
         failures: queue::Failures::default(),
     });
     let (finished, finishes) = mpsc::channel(FINISHED);
+    let (heard, news) = mpsc::channel(FINISHED);
+    let hurried = Arc::clone(&context);
+    let finishes = finishes.inspect(move |set| hurried.roles.hurry(set));
     let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
-    let changes = futures::stream::select(changes, finishes);
-    tokio::join!(context.runs.drive(finished), queue::work(changes, Arc::clone(&context)));
+    let changes = futures::stream::select(changes, futures::stream::select(finishes, news));
+    tokio::join!(context.runs.drive(finished), context.roles.drive(heard), queue::work(changes, Arc::clone(&context)));
 }
 
 /// What a pass works with.
 struct Context {
     cluster: Arc<Cluster>,
+    roles: Roles,
     runs: Runs,
     ledgers: Ledgers,
     hands: Hands,
@@ -172,12 +183,16 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     let Some(key) = SetKey::of(&set.metadata) else {
         return Ok(Action::await_change());
     };
-    let Some(observed) = context.cluster.observe(&set, &context.runs) else {
+    let Some(mut observed) = context.cluster.observe(&set, &context.runs) else {
         context.recorder.forget(&key);
+        context.roles.keep(&key, BTreeMap::new());
         return Ok(Action::await_change());
     };
     let held = |reason, why| Held { scenario: "", reason, why };
-    let (policy, edited) = match context.cluster.guard(&set) {
+    let guard = context.cluster.guard(&set);
+    context.roles.keep(&key, action::questions(&observed, guard.policy()));
+    observed.roles = context.roles.of(&key, &observed.pods);
+    let (policy, edited) = match guard {
         Guard::Policy(policy, edited) => (Some(policy), edited),
         Guard::Nobody => (None, None),
         Guard::Waits(why) => {
@@ -257,12 +272,12 @@ impl Pass<'_> {
         Ok(state)
     }
 
-    /// Nothing (more) to do: when to look again.
+    /// Nothing (more) to write: what is to be kept as it should be is, and when to look again.
     async fn rest(&self, decision: &Decision, now: Timestamp) -> Action {
         self.context.failures.forget(self.key);
         let refused = self.context.hands.keep(self.observed, &decision.levels).await;
-        let again = refused.first().and_then(|_| now.checked_add(action::ASK_AGAIN).ok());
-        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused).cloned().collect();
+        let again = refused.again.and_then(|pause| now.checked_add(pause).ok());
+        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused.holds).cloned().collect();
         self.context.recorder.held(self.key, self.observed, &holds).await;
         let wake = decision.wake.into_iter().chain(again).min();
         let pause = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());

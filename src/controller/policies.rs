@@ -19,6 +19,14 @@ pub(super) enum Guard {
 }
 
 impl Guard {
+    /// The policy in force.
+    pub(super) fn policy(&self) -> Option<&Policy> {
+        match self {
+            Self::Policy(policy, _) => Some(policy),
+            _ => None,
+        }
+    }
+
     /// The guard of `set` among all policies.
     pub(super) fn of(set: &StatefulSet, policies: &Policies) -> Self {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();

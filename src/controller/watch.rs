@@ -148,7 +148,8 @@ impl Cluster {
         if pods.is_empty() && running.is_empty() && ends.is_empty() {
             return None;
         }
-        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, running, ends })
+        let roles = BTreeMap::new();
+        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, roles, running, ends })
     }
 
     /// The policy of a set.

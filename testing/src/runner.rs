@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
-use guardian_hook::protocol::{Outcome, PROTOCOL, Refusal, RunResult, Tail};
+use guardian_hook::protocol::{Collected, Outcome, PROTOCOL, Refusal, RunResult, Sample, Tail, Usage};
 use kube::core::Status;
-use stateful_guardian::controller::{Exec, ExecError, Order};
+use stateful_guardian::controller::{Exec, ExecError, Order, Questions};
 use tokio::time::Instant;
 
 use crate::api::{Api, Call, Process};
 use crate::fault::Fault;
+
+/// How long a question that nobody answers is waited for.
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 /// How a hook behaves.
 #[derive(Clone, Debug)]
@@ -42,7 +45,18 @@ pub struct Runner {
 struct Inner {
     answers: Vec<Answer>,
     started: Vec<Order>,
+    /// What the role probe of each pod does.
+    roles: BTreeMap<String, Role>,
+    asked: Vec<(Instant, String)>,
     claims: BTreeMap<(String, String), Claim>,
+}
+
+/// What a role probe does.
+#[derive(Clone)]
+struct Role {
+    takes: Duration,
+    result: RunResult,
+    prints: String,
 }
 
 #[derive(Clone)]
@@ -71,6 +85,24 @@ impl Runner {
         self.lock().started.clone()
     }
 
+    /// From now on the role probe of this pod takes 50 ms and prints this. Until then it prints nothing.
+    pub fn prints(&self, pod: &str, text: &str) {
+        let role = Role { takes: Duration::from_millis(50), result: RunResult::Exited { code: 0 }, prints: text.to_owned() };
+        self.lock().roles.insert(pod.to_owned(), role);
+    }
+
+    /// From now on the role probe of this pod goes like this, and prints nothing.
+    pub fn probe(&self, pod: &str, answer: Answer) {
+        let Answer { takes, result } = answer;
+        self.lock().roles.insert(pod.to_owned(), Role { takes, result, prints: String::new() });
+    }
+
+    /// The pods that were asked for their role, and when, in order.
+    #[must_use]
+    pub fn asked(&self) -> Vec<(Instant, String)> {
+        self.lock().asked.clone()
+    }
+
     /// As a process reaches them.
     pub(crate) fn reached_by(&self, process: &Process) -> Arc<dyn Exec> {
         Arc::new(Reached { runner: self.clone(), process: process.clone() })
@@ -81,12 +113,16 @@ impl Runner {
     }
 
     /// uid of the pod and id of the container, if it runs.
-    fn container(&self, order: &Order) -> Option<(String, String)> {
-        let key = Resource::new("v1", "pods").named(&order.namespace, &order.pod);
+    fn reach(&self, order: &Order) -> Option<(String, String)> {
+        self.container(&order.namespace, &order.pod, &order.container)
+    }
+
+    fn container(&self, namespace: &str, pod: &str, container: &str) -> Option<(String, String)> {
+        let key = Resource::new("v1", "pods").named(namespace, pod);
         self.api.world(|world| {
             let pod = world.get(&key).ok()?;
             let statuses = pod["status"]["containerStatuses"].as_array()?;
-            let status = statuses.iter().find(|s| s["name"] == order.container.as_str() && s["state"]["running"].is_object())?;
+            let status = statuses.iter().find(|s| s["name"] == container && s["state"]["running"].is_object())?;
             Some((pod["metadata"]["uid"].as_str()?.to_owned(), status["containerID"].as_str()?.to_owned()))
         })
     }
@@ -113,11 +149,30 @@ impl Runner {
         claim
     }
 
-    async fn run(&self, order: &Order) -> Result<Outcome, ExecError> {
-        let Some((uid, container_id)) = self.container(order) else {
-            let status = Status::failure("container not found", "NotFound").with_code(404);
-            return Err(ExecError::Unreachable(kube::Error::Api(Box::new(status))));
+    /// Asks one question; what it does is decided when it is asked.
+    async fn collect(&self, questions: &Questions) -> Result<Vec<Collected>, ExecError> {
+        let Questions { namespace, pod, container, request } = questions;
+        let (uid, _) = self.container(namespace, pod, container).ok_or_else(unreachable)?;
+        if uid != request.pod_uid {
+            return Err(ExecError::Refused("the pod of this name is another".to_owned()));
+        }
+        let [probe] = &request.probes[..] else { panic!("one question: {request:?}") };
+        let role = {
+            let mut inner = self.lock();
+            inner.asked.push((Instant::now(), pod.clone()));
+            let silent = Role { takes: Duration::ZERO, result: RunResult::Exited { code: 0 }, prints: String::new() };
+            inner.roles.get(pod).cloned().unwrap_or(silent)
         };
+        let timeout = Duration::from_millis(probe.timeout_ms);
+        tokio::time::sleep(role.takes.min(timeout)).await;
+        let result = if role.takes > timeout { RunResult::TimedOut } else { role.result };
+        let stdout = Tail { text: role.prints, dropped: 0 };
+        let sample = Sample { name: probe.name.clone(), result, duration_ms: 1, stdout, stderr: Tail::default() };
+        Ok(vec![Collected::Probe(sample), Collected::Usage(Usage::default())])
+    }
+
+    async fn run(&self, order: &Order) -> Result<Outcome, ExecError> {
+        let (uid, container_id) = self.reach(order).ok_or_else(unreachable)?;
         if uid != order.request.pod_uid {
             return Ok(outcome(order, RunResult::Refused { why: Refusal::OtherPod { uid } }, Duration::ZERO));
         }
@@ -126,7 +181,7 @@ impl Runner {
             return Ok(outcome(order, RunResult::Interrupted, Duration::ZERO));
         }
         tokio::time::sleep_until(claim.ends).await;
-        match self.container(order) {
+        match self.reach(order) {
             Some((_, now)) if now == container_id => Ok(outcome(order, claim.result, claim.took)),
             _ => Err(ExecError::Cut),
         }
@@ -151,7 +206,7 @@ impl Exec for Reached {
                     Err(if code == 403 { ExecError::Denied(error) } else { ExecError::Unreachable(error) })
                 }
                 Some(fault) => {
-                    if let (true, Some((uid, container_id))) = (fault.is_carried_out(), self.runner.container(order)) {
+                    if let (true, Some((uid, container_id))) = (fault.is_carried_out(), self.runner.reach(order)) {
                         self.runner.claim(order, &uid, &container_id);
                     }
                     match fault {
@@ -164,6 +219,35 @@ impl Exec for Reached {
             }
         })
     }
+
+    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>> {
+        Box::pin(async move {
+            let Process { name, api, crash } = &self.process;
+            let call = Call { process: name.clone(), kind: "COLLECT".to_owned(), name: questions.pod.clone() };
+            match api.enter(call) {
+                None => self.runner.collect(questions).await,
+                Some(Fault::Status(403)) => {
+                    let error = kube::Error::Api(Box::new(Status::failure("as the test asked for", "").with_code(403)));
+                    Err(ExecError::Denied(error))
+                }
+                Some(Fault::Status(404)) => Err(ExecError::Unsupported),
+                Some(Fault::CrashBefore | Fault::CrashAfter) => {
+                    crash.notify_one();
+                    std::future::pending().await
+                }
+                Some(Fault::Silence) => {
+                    tokio::time::sleep(UNANSWERED).await;
+                    Err(ExecError::Silent(UNANSWERED))
+                }
+                Some(_) => Err(ExecError::Cut),
+            }
+        })
+    }
+}
+
+fn unreachable() -> ExecError {
+    let status = Status::failure("container not found", "NotFound").with_code(404);
+    ExecError::Unreachable(kube::Error::Api(Box::new(status)))
 }
 
 fn outcome(order: &Order, result: RunResult, took: Duration) -> Outcome {

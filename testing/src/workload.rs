@@ -228,6 +228,25 @@ impl Stage {
         self.start_container(ordinal);
     }
 
+    /// The label of the role of each pod, by ordinal; empty where there is none.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        let pods = Resource::new("v1", "pods");
+        let role = |pod: &Value| pod["metadata"]["labels"][names::ROLE].as_str().unwrap_or_default().to_owned();
+        self.api.world(|world| world.list(&pods, NAMESPACE).map(role).collect())
+    }
+
+    /// Somebody else sets or removes the label of a role.
+    pub fn set_role(&self, ordinal: u32, role: Option<&str>) {
+        self.edit(&pod_key(ordinal), |pod| {
+            let Some(labels) = pod["metadata"]["labels"].as_object_mut() else { return };
+            match role {
+                Some(role) => drop(labels.insert(names::ROLE.to_owned(), json!(role))),
+                None => drop(labels.remove(names::ROLE)),
+            }
+        });
+    }
+
     /// The ledger's state; null when there is none.
     #[must_use]
     pub fn state(&self) -> Value {

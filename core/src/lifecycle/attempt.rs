@@ -245,7 +245,9 @@ fn judge(hook: &str, outcome: &Outcome) -> End {
     }
 }
 
-fn refusal(why: &Refusal) -> String {
+/// A refusal of the runner, in words.
+#[must_use]
+pub fn refusal(why: &Refusal) -> String {
     match why {
         Refusal::OtherPod { uid } => format!("the pod of this name is another ({uid})"),
         Refusal::BadRequest { message } => message.clone(),

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::observed::{Observed, Volume};
 use super::room::Room;
 use super::step::Step;
-use super::{bootstrap, levels, life, start};
+use super::{bootstrap, levels, life, roles, start};
 use crate::ledger::State;
 use crate::policy::Policy;
 use crate::reason;
@@ -28,6 +28,19 @@ pub struct Decision {
 pub struct Levels {
     /// Claims that hold the data of a member and have no mark of it yet.
     pub marks: Vec<Volume>,
+    /// Pods whose label of the role is not what it should be.
+    pub roles: Vec<Relabel>,
+}
+
+/// A pod whose label `stateful-guardian.io/role` has to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relabel {
+    /// Name of the pod.
+    pub pod: String,
+    /// `metadata.uid` of the pod: another one of that name is not touched.
+    pub pod_uid: String,
+    /// What it has to be; `None`: it goes.
+    pub role: Option<String>,
 }
 
 /// Something that was due and is not done.
@@ -73,6 +86,7 @@ const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, start::SCENARIO];
 pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now: Timestamp) -> Decision {
     let view = View { observed, policy, ledger, now };
     let mut decision = Decision { levels: levels::of(&view), ..Decision::default() };
+    roles::keep(&view, &mut decision);
     let mut room = Room::new(ledger);
     // What was known is of another set: it is forgotten before anything is decided on it.
     let another = life::is_another(&view);
@@ -109,11 +123,11 @@ impl Decision {
         self.holds.iter().any(|held| matches!(held.reason, reason::Hold::UnknownHistory | reason::Hold::BootstrapFailed))
     }
 
-    fn look_again(&mut self, at: Timestamp) {
+    pub(super) fn look_again(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
     }
 
-    fn hold(&mut self, scenario: &'static str, reason: reason::Hold, why: String) {
+    pub(super) fn hold(&mut self, scenario: &'static str, reason: reason::Hold, why: String) {
         self.holds.push(Held { scenario, reason, why });
     }
 }

@@ -65,6 +65,7 @@ impl Example {
                 pods: BTreeMap::new(),
                 departed: BTreeMap::new(),
                 volumes: BTreeMap::new(),
+                roles: BTreeMap::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             },

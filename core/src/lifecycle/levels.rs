@@ -9,5 +9,5 @@ pub(super) fn of(view: &View<'_>) -> Levels {
         |ordinal: &u32, uid: &str| view.ledger.answered.get(ordinal).is_some_and(|start| start.volume.as_deref() == Some(uid));
     let members = view.observed.volumes.iter().filter(|(ordinal, volume)| is_in(ordinal, &volume.uid));
     let unmarked = members.map(|(_, volume)| volume).filter(|volume| lives && !volume.is_member);
-    Levels { marks: unmarked.cloned().collect() }
+    Levels { marks: unmarked.cloned().collect(), ..Levels::default() }
 }

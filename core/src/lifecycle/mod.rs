@@ -7,6 +7,7 @@ mod levels;
 mod life;
 mod observed;
 mod recreate;
+mod roles;
 mod room;
 mod start;
 mod step;
@@ -17,6 +18,8 @@ mod example;
 #[cfg(test)]
 mod property;
 
-pub use decide::{Decision, Held, Levels, decide};
+pub use attempt::refusal;
+pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use observed::{Container, Departed, Observed, Pod, RunEnd, Set, Terminated, Volume};
+pub use roles::primary;
 pub use step::{Settles, Step};

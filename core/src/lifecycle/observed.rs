@@ -7,6 +7,7 @@ use guardian_hook::protocol::{Outcome, Refusal, RunResult};
 use jiff::Timestamp;
 
 use crate::ledger::Start;
+use crate::role::Witness;
 
 /// One StatefulSet, its pods, and the runs at hand.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Observed {
     pub departed: BTreeMap<u32, Departed>,
     /// Its volume claims, by ordinal: the first claim of each pod, where the set has claims.
     pub volumes: BTreeMap<u32, Volume>,
+    /// What this process has heard of their roles, by ordinal.
+    pub roles: BTreeMap<u32, Witness>,
     /// Ids of the runs that this process is carrying out.
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.

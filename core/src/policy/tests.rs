@@ -219,7 +219,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "hooks.freeze",
         "hooks.thaw",
         "hooks.fence",
-        "role",
         "metrics",
         "rules",
         "tasks",

@@ -1,3 +1,4 @@
+use guardian_hook::protocol::Tail;
 use proptest::prelude::*;
 
 use super::*;
@@ -56,7 +57,7 @@ fn witness((_, word, heard, unanswered): &Told<'_>) -> Witness {
     Witness {
         since: at(0),
         claim: Claim::parse(word).ok().map(|claim| (claim, at(*heard))),
-        unanswered: unanswered.map(|second| (at(second), "it was killed at its time out".to_owned())),
+        silence: unanswered.map(|second| Silence { since: at(second), why: Some("it hangs".to_owned()) }),
     }
 }
 
@@ -109,7 +110,7 @@ fn the_arbiter_gives_a_role_to_whom_it_belongs() {
         (
             &[("primary", "primary 17", 80, Some(85)), ("replica", "primary 16", 99, None)],
             "- primary",
-            "RoleUnknown: pod redis-0 does not tell its role: it was killed at its time out",
+            "RoleUnknown: pod redis-0 does not tell its role: it hangs",
         ),
     ];
     for (pods, labels, holds) in table {
@@ -139,6 +140,37 @@ fn a_pod_that_nobody_knows_of_yet_is_left_alone() {
     assert_eq!(rule(&[(0, candidate)].into(), EVERY, at(0)), Ruling::default());
 }
 
+#[test]
+fn a_pod_that_does_not_run_loses_its_role_without_a_word() {
+    let silence = Some(Silence { since: at(0), why: None });
+    let witness = Witness { since: at(0), claim: None, silence };
+    let candidate = Candidate { name: "redis-0", label: Some("primary"), witness: Some(&witness) };
+    let expected = Ruling { changes: [(0, None)].into(), ..Ruling::default() };
+    assert_eq!(rule(&[(0, candidate)].into(), EVERY, at(15)), expected);
+}
+
+#[test]
+fn an_answer_is_a_claim_or_says_what_it_is_instead() {
+    let answer = |result, stdout: &str, stderr: &str| {
+        let tail = |text: &str| Tail { text: text.into(), dropped: 0 };
+        Sample { name: "role".into(), result, duration_ms: 1, stdout: tail(stdout), stderr: tail(stderr) }
+    };
+    let exited = |code| RunResult::Exited { code };
+    for (answer, expected) in [
+        (answer(exited(0), "primary 17\n", "a warning\n"), "primary Some(17)"),
+        (answer(exited(0), "", ""), "it printed nothing, where one line `ROLE` or `ROLE VERSION` is expected"),
+        (
+            answer(exited(1), "primary\n", "first\nno\troute\n\n"),
+            "its role probe ended with exit code 1, its last words: no route",
+        ),
+        (answer(RunResult::TimedOut, "primary\n", ""), "its role probe was killed at its time out"),
+        (answer(RunResult::NotFound { what: "/x".into() }, "", ""), "its role probe was not started: there is no /x"),
+    ] {
+        let is = judge(&answer).map(|claim| format!("{} {:?}", claim.role, claim.version));
+        assert_eq!(is.unwrap_or_else(|why| why), expected);
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_is_printed_is_a_claim_that_fits_a_label_or_a_sentence(output in "\\PC{0,80}|[a-c \n]{0,12}|[a-z.-]{1,66} [0-9]{0,22}") {
@@ -162,7 +194,7 @@ proptest! {
         let witnesses: Vec<Witness> = pods.iter().map(|(_, role, version, heard, unanswered)| Witness {
             since: at(0),
             claim: (*role > 0).then(|| (Claim { role: roles[*role].into(), version: *version }, at(*heard))),
-            unanswered: unanswered.map(|second| (at(second), "no".to_owned())),
+            silence: unanswered.map(|second| Silence { since: at(second), why: Some("no".to_owned()) }),
         }).collect();
         let mut labels: Vec<Option<String>> = pods.iter().map(|pod| (pod.0 > 0).then(|| roles[pod.0].to_owned())).collect();
         let before = labels.clone();

@@ -2,15 +2,16 @@
 //! without a cluster.
 
 use guardian_core::names;
-use guardian_e2e::{Done, Namespace, Outcome, application, installation, namespace, policy, uid};
+use guardian_e2e::{Done, Namespace, Outcome, application, installation, namespace, policy, uid, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::admission::policy_text;
 
-const SWITCHOVER: &str = r#"role: {command: ['true']}
+/// The role is what a file in the volume says; the hook moves nothing.
+const SWITCHOVER: &str = r#"role: {command: [cat, /data/role], every: 1s}
 hooks: {switchover: {command: ['true'], target: "role:primary"}}"#;
 
 #[tokio::test]
@@ -35,7 +36,7 @@ async fn the_primary_is_evicted_once_it_has_lost_its_role_and_its_replica_at_any
         let (primary, replica) = (ns.api::<Pod>().get("moved-0").await?, ns.api::<Pod>().get("moved-1").await?);
         evict(ns, "moved-1", "", &json!({})).await?.ok()?;
         ns.replaced(&replica).await?;
-        ns.kubectl.run(&["label", "pod", "moved-0", &format!("{}-", names::ROLE)]).await?.ok()?;
+        tell(ns, "moved-0", "replica").await?;
         evict(ns, "moved-0", "", &json!({})).await?.ok()?;
         ns.replaced(&primary).await?;
         Ok(())
@@ -63,8 +64,20 @@ async fn primary(ns: &Namespace, name: &str) -> Outcome<String> {
     ns.kubectl.apply_objects(&[policy(name, &policy_text(name, SWITCHOVER), &[]), application(name, 2)]).await?;
     ns.settled(name).await?;
     let pod = format!("{name}-0");
-    ns.kubectl.run(&["label", "pod", &pod, &format!("{}=primary", names::ROLE)]).await?.ok()?;
+    tell(ns, &format!("{name}-1"), "replica").await?;
+    tell(ns, &pod, "primary").await?;
     Ok(format!("{}{}", names::HAND_OVER_PREFIX, uid(&ns.api::<Pod>().get(&pod).await?)))
+}
+
+/// Gives a pod a role, and waits until it is its label.
+async fn tell(ns: &Namespace, pod: &str, role: &str) -> Outcome {
+    ns.kubectl.exec(pod, &["sh", "-c", &format!("echo {role} > /data/role")]).await?;
+    until(&ns.api::<Pod>(), pod, &format!("it is labelled {role}"), |pod| {
+        let label = pod.labels().get(names::ROLE);
+        if label.is_some_and(|label| label == role) { Ok(()) } else { Err(format!("{label:?}")) }
+    })
+    .await
+    .map(drop)
 }
 
 fn leases(ns: &Namespace) -> Api<Lease> {

@@ -13,9 +13,10 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 6] = [
+const CONTROLLER: [Right; 7] = [
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
+    ("patch", "", "pods", ""),
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),

@@ -1,6 +1,8 @@
 //! What the controller does to pods and what belongs to them, one file a kind. None of it fails a pass: what is refused is held, and comes again.
 
+mod ask_role;
 mod evict;
+mod label_role;
 mod mark;
 mod run_hook;
 
@@ -12,10 +14,23 @@ use kube::Client;
 use super::api::ApiError;
 use super::queue;
 
+pub(super) use ask_role::questions;
 pub(super) use run_hook::order;
 
 /// Pause before what was refused is asked for again: a person, or a budget, has to change first.
 pub(super) const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// Pause before a label is set again that could not be: one call of each set in so long is nothing to an API server that is not well.
+const LABEL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// What could not be kept as it should be.
+#[derive(Default)]
+pub(super) struct Refused {
+    /// To be told.
+    pub(super) holds: Vec<Held>,
+    /// When it is tried again.
+    pub(super) again: Option<SignedDuration>,
+}
 
 /// Writes to workloads.
 pub(super) struct Hands {
@@ -28,10 +43,23 @@ impl Hands {
     }
 
     /// Keeps the levels of a decision.
-    pub(super) async fn keep(&self, observed: &Observed, levels: &Levels) -> Vec<Held> {
-        let mut refused = Vec::new();
+    pub(super) async fn keep(&self, observed: &Observed, levels: &Levels) -> Refused {
+        let mut refused = Refused::default();
         for volume in &levels.marks {
-            refused.extend(mark::volume(&self.client, observed, volume).await.err().and_then(|error| held("mark", &error)));
+            refused.holds.extend(mark::volume(&self.client, observed, volume).await.err().and_then(|error| held("mark", &error)));
+        }
+        refused.again = (!refused.holds.is_empty()).then_some(ASK_AGAIN);
+        for change in &levels.roles {
+            let Err(error) = label_role::label_role(&self.client, &observed.namespace, change).await else { continue };
+            tracing::warn!(
+                namespace = observed.namespace,
+                pod = change.pod,
+                error = queue::chain(&error),
+                "its role is not its label"
+            );
+            let again = if error.is_denied() { ASK_AGAIN } else { LABEL_AGAIN };
+            refused.again = refused.again.into_iter().chain([again]).min();
+            refused.holds.extend(held("role", &error).filter(|_| error.is_denied()));
         }
         refused
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use guardian_core::ledger::State;
-use guardian_core::lifecycle::{Observed, Pod};
+use guardian_core::lifecycle::{Observed, Pod, primary};
 use guardian_core::policy::Policy;
 use guardian_hook::protocol::{PROTOCOL, Request};
 
@@ -17,15 +17,10 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
     let set = &observed.set;
     let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
     let names = |ready: bool| peers(observed, me, ready);
+    let label = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.role.clone());
     let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();
     let of_guardian = [
-        ("GUARDIAN_HOOK", run.hook.clone()),
-        ("GUARDIAN_NAMESPACE", observed.namespace.clone()),
-        ("GUARDIAN_SET", set.name.clone()),
-        ("GUARDIAN_POD", run.pod.clone()),
-        ("GUARDIAN_ORDINAL", me.map(|n| n.to_string()).unwrap_or_default()),
-        ("GUARDIAN_SERVICE", set.service.clone()),
         ("GUARDIAN_REASON", episode.reason.clone()),
         ("GUARDIAN_RUN_ID", run_id.to_owned()),
         ("GUARDIAN_ATTEMPT", run.attempt.to_string()),
@@ -33,11 +28,14 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
         ("GUARDIAN_PEERS", names(false)),
         ("GUARDIAN_READY_PEERS", names(true)),
         ("GUARDIAN_ABOUT", episode.pod.clone()),
+        ("GUARDIAN_ROLE", text(label.as_ref())),
+        ("GUARDIAN_PRIMARY", primary(observed, policy).map(|n| dns_name(observed, n)).unwrap_or_default()),
         ("GUARDIAN_OLD_IP", text(episode.old_ip.as_ref())),
         ("GUARDIAN_NEW_IP", text(ip.as_ref())),
     ];
-    let mut env: BTreeMap<String, String> = hook.env.clone();
+    let mut env = hook.env.clone();
     env.extend(of_guardian.map(|(name, value)| (name.to_owned(), value)));
+    env.extend(identity(observed, &run.hook, &run.pod, me));
     Some(Order {
         namespace: observed.namespace.clone(),
         pod: run.pod.clone(),
@@ -54,14 +52,32 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
     })
 }
 
+/// What every command is told of where it runs.
+pub(super) fn identity(observed: &Observed, hook: &str, pod: &str, ordinal: Option<u32>) -> BTreeMap<String, String> {
+    let set = &observed.set;
+    let told = [
+        ("GUARDIAN_HOOK", hook.to_owned()),
+        ("GUARDIAN_NAMESPACE", observed.namespace.clone()),
+        ("GUARDIAN_SET", set.name.clone()),
+        ("GUARDIAN_POD", pod.to_owned()),
+        ("GUARDIAN_ORDINAL", ordinal.map(|n| n.to_string()).unwrap_or_default()),
+        ("GUARDIAN_SERVICE", set.service.clone()),
+    ];
+    told.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
 /// DNS names of the other pods of the set, by ordinal, separated by spaces: all that it is meant to have, or those that are ready.
 fn peers(observed: &Observed, me: Option<u32>, only_ready: bool) -> String {
     let set = &observed.set;
     let is_ready = |ordinal: &u32| observed.pods.get(ordinal).is_some_and(Pod::serves);
     let others = set.ordinals.clone().filter(|ordinal| Some(*ordinal) != me && (!only_ready || is_ready(ordinal)));
-    let dns = |ordinal| match set.service.as_str() {
+    others.map(|ordinal| dns_name(observed, ordinal)).collect::<Vec<_>>().join(" ")
+}
+
+fn dns_name(observed: &Observed, ordinal: u32) -> String {
+    let set = &observed.set;
+    match set.service.as_str() {
         "" => format!("{}-{ordinal}", set.name),
         service => format!("{}-{ordinal}.{service}.{}.svc", set.name, observed.namespace),
-    };
-    others.map(dns).collect::<Vec<_>>().join(" ")
+    }
 }

@@ -15,7 +15,6 @@ const EVERY_METRIC: Duration = Duration::from_secs(15);
 
 impl Check<'_> {
     pub(super) fn role(&mut self, role: Spanned<schema::Role>) -> Role {
-        self.later("role");
         let Spanned { value: r, referenced: at } = role;
         Role {
             probe: self.probe("role", at, (r.script, r.command), r.container, r.timeout),
