@@ -84,6 +84,9 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, path: &str, body: Bytes) -> impl Future<Output = Answer> + Send;
 }
 
+/// Bytes of the sentence of an error; ours take a third of it.
+const MAX_SENTENCE: usize = 500;
+
 /// An answer; it is always `application/json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -99,8 +102,10 @@ impl Answer {
         Self { status: StatusCode::OK, body: body.into() }
     }
 
-    /// `{"error": "..."}` with a status.
+    /// `{"error": "..."}` with a status. Of the sentence [`MAX_SENTENCE`] bytes are told: what a parser quotes of a body has no bound of its
+    /// own.
     pub fn error(status: StatusCode, sentence: &str) -> Self {
+        let sentence = sentence.get(..sentence.floor_char_boundary(MAX_SENTENCE)).unwrap_or_default();
         let body = serde_json::json!({ "error": sentence }).to_string();
         Self { status, body: body.into() }
     }

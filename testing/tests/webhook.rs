@@ -3,6 +3,8 @@
 
 #[path = "webhook/approvals.rs"]
 mod approvals;
+#[path = "webhook/hostile.rs"]
+mod hostile;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -85,10 +87,11 @@ impl Served {
         served
     }
 
-    async fn post(&mut self, path: &str, body: String) -> (u16, Value) {
+    async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> (u16, Value) {
         let request = Request::post(path).header("host", NAME).header("content-type", "application/json");
         self.connection.ready().await.expect("the connection is kept");
-        let answer = self.connection.send_request(request.body(Full::from(body)).expect("a request")).await.expect("an answer");
+        let answer =
+            self.connection.send_request(request.body(Full::new(body.into())).expect("a request")).await.expect("an answer");
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         (status, serde_json::from_slice(&body).expect("JSON"))

@@ -10,6 +10,9 @@ use crate::policy::Approval;
 /// Bytes of one warning. The API server cuts every warning at 256 bytes once all of a response are over 4 KiB, and `kubectl` prints each
 /// in a line: this much is shown whole, and is read.
 const MAX_WARNING: usize = 200;
+/// Bytes of the message of a denial: ten errors of a policy with their places take 3 KiB at most, and what a parser quotes of an object that
+/// it cannot read has no bound of its own.
+const MAX_MESSAGE: usize = 4 << 10;
 /// After how many seconds whoever is told to wait (429) may ask again. Clients built on client-go do so by themselves, ten times and
 /// silently, before their user sees the message: so after 10 s. A role that moves faster than that, no user need hear of.
 const RETRY_AFTER: u32 = 1;
@@ -175,7 +178,8 @@ impl Verdict {
 
     /// Refused, with an HTTP status for the client and a sentence that says what to do.
     #[must_use]
-    pub fn deny(reason: Reason, code: u16, message: String) -> Self {
+    pub fn deny(reason: Reason, code: u16, mut message: String) -> Self {
+        cut(&mut message, MAX_MESSAGE);
         Self { decision: Decision::Denied { code, message }, ..Self::untouched(reason) }
     }
 
@@ -188,10 +192,7 @@ impl Verdict {
 
     /// With its warnings cut to [`MAX_WARNING`].
     pub(super) fn with_short_warnings(mut self) -> Self {
-        for warning in self.warnings.iter_mut().filter(|w| w.len() > MAX_WARNING) {
-            warning.truncate(warning.floor_char_boundary(MAX_WARNING - '…'.len_utf8()));
-            warning.push('…');
-        }
+        self.warnings.iter_mut().for_each(|warning| cut(warning, MAX_WARNING));
         self
     }
 
@@ -222,6 +223,14 @@ impl Verdict {
 }
 
 /// `metav1.StatusReason` that belongs to a code, so that clients treat the denial rightly.
+/// Cuts a text to so many bytes, and shows that it was cut.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));
+        text.push('…');
+    }
+}
+
 fn status_reason(code: u16) -> &'static str {
     match code {
         422 => "Invalid",

@@ -3,6 +3,7 @@
 mod bounds;
 mod certificates;
 mod clients;
+mod lies;
 mod probe;
 mod requests;
 

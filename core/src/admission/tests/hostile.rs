@@ -174,6 +174,17 @@ fn an_unreadable_set_goes_through_and_an_unreadable_policy_does_not() {
     assert!(matches!(&verdict.decision, Decision::Denied { code: 422, message } if message.contains("cannot be read")));
 }
 
+/// A parser quotes what it did not expect, however long that is.
+#[test]
+fn a_denial_quotes_no_more_of_an_object_than_a_person_reads() {
+    let map = format!(r#"{{"data":"{}"}}"#, "é".repeat(1 << 19));
+    let map = body("CREATE", &map, "null").replace("\"apps\"", "\"\"").replace("StatefulSet", "ConfigMap");
+    let verdict = crate::admission::validate(&Review::parse(&map).unwrap(), &snapshot(None), super::NOW);
+    let Decision::Denied { message, .. } = &verdict.decision else { panic!("{:?}", verdict.decision) };
+    assert!(message.len() <= 4096 && message.contains("cannot be read") && message.ends_with('…'), "{}", message.len());
+    assert!(verdict.to_response("u").len() < 5000);
+}
+
 #[test]
 fn an_update_without_its_old_object_changes_nothing() {
     let verdict =

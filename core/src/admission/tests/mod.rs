@@ -5,6 +5,7 @@ mod guards;
 mod hand_overs;
 mod hostile;
 mod left_alone;
+mod pinned;
 mod properties;
 mod questions;
 mod reviews;
