@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use guardian_core::lint::{self, Level, Objects, Subject};
 use serde_json::Value;
 
-use read::Manifests;
+use read::{Item, Manifests};
 use report::Located;
 pub(super) use report::counted;
 
@@ -96,6 +96,8 @@ fn check(manifests: &Manifests) -> Vec<Located> {
         list.push(value);
         index.push(at);
     }
+    let classes: Vec<&str> = manifests.items.iter().filter_map(priority_class).collect();
+    namespaces.values_mut().for_each(|(objects, _)| objects.classes.clone_from(&classes));
     let found = namespaces.values().flat_map(|(objects, indices)| {
         lint::check(objects).into_iter().filter_map(|finding| {
             let item = manifests.items.get(*indices.of(finding.subject)?)?;
@@ -103,6 +105,13 @@ fn check(manifests: &Manifests) -> Vec<Located> {
         })
     });
     found.collect()
+}
+
+/// The name of the PriorityClass that it is.
+fn priority_class(item: &Item) -> Option<&str> {
+    let value = &item.document.value;
+    let is_one = value.get("kind").and_then(Value::as_str) == Some("PriorityClass");
+    value.pointer("/metadata/name").and_then(Value::as_str).filter(|_| is_one)
 }
 
 /// Which document each object of a namespace was read from.

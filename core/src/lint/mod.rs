@@ -33,6 +33,8 @@ pub struct Objects<'a> {
     pub services: Vec<&'a Value>,
     /// Its PodDisruptionBudgets.
     pub budgets: Vec<&'a Value>,
+    /// The names of the PriorityClasses of the cluster, which belong to no namespace.
+    pub classes: Vec<&'a str>,
 }
 
 /// What a finding is about: an index into the list of [`Objects`].
@@ -69,7 +71,7 @@ pub fn check(objects: &Objects<'_>) -> Vec<Finding> {
         let guarded = Guarded::new(at, set, objects);
         findings.extend(ordering::check(&guarded));
         findings.extend(network::check(&guarded, objects));
-        findings.extend(template::check(&guarded));
+        findings.extend(template::check(&guarded, &objects.classes));
         findings.extend(availability::check(&guarded, objects));
     }
     findings.sort_by_key(|finding| finding.subject);

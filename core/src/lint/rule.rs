@@ -128,6 +128,10 @@ rules! {
     RESERVED_PRIORITY_CLASS "reserved-priority-class" Warning
         "Priority classes that begin with system- are the cluster's own: the policy's is not written."
         "Create a PriorityClass of your own, and name that."
+    PRIORITY_CLASS_NOT_GIVEN "priority-class-not-given" Note
+        "The PriorityClass is not among the given documents. In a cluster without it the policy's is not written, and pods of a set that \
+         names it itself are refused."
+        "Give its file too, or make sure that the cluster has it."
     BUDGET_ALLOWS_NOTHING "budget-allows-nothing" Error
         "A PodDisruptionBudget that allows no pod to go blocks every drain of a node, until somebody deletes it or the pod in anger."
         "Allow one pod at least, such as maxUnavailable: 1."

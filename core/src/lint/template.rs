@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::rule::{
     DATA_ON_EMPTY_DIR, GRACE_UNDER_PRE_STOP, LIVENESS_UNDER_HOOK, MISSING_CONTAINER, NO_RESOURCES, OWN_PRE_STOP_STAYS,
-    OWN_STARTUP_PROBE_STAYS, RESERVED_NAME, RESERVED_PRIORITY_CLASS, SEVERAL_POLICIES,
+    OWN_STARTUP_PROBE_STAYS, PRIORITY_CLASS_NOT_GIVEN, RESERVED_NAME, RESERVED_PRIORITY_CLASS, SEVERAL_POLICIES,
 };
 use super::{Finding, Guarded, in_container, list, name_of};
 use crate::admission::STOP_TIME;
@@ -17,12 +17,14 @@ const GRACE: &str = "terminationGracePeriodSeconds";
 /// What the API server writes where the user writes nothing; so this value is taken for nobody's choice.
 const DEFAULT_GRACE: u64 = 30;
 
-pub(super) fn check(set: &Guarded<'_>) -> Vec<Finding> {
+/// `classes` are the names of the PriorityClasses that are given.
+pub(super) fn check(set: &Guarded<'_>, classes: &[&str]) -> Vec<Finding> {
     let mut findings: Vec<Finding> = data_on_empty_dir(set).into_iter().collect();
     let Some(policy) = set.policy else { return findings };
     findings.extend(several_policies(set, policy));
     findings.extend(reserved_names(set));
     findings.extend(reserved_priority_class(set, policy));
+    findings.extend(priority_class_not_given(set, policy, classes));
     let missing = missing_container(set, policy);
     // Nothing is written into such a set, so the rest does not matter.
     if missing.is_some() {
@@ -66,6 +68,27 @@ fn reserved_names(set: &Guarded<'_>) -> Option<Finding> {
 fn reserved_priority_class(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {
     let class = policy.protect.priority_class_name.as_ref().filter(|class| class.starts_with("system-"))?;
     Some(set.find(RESERVED_PRIORITY_CLASS, &[], format!("policy {} wants {class} for StatefulSet {}", policy.name, set.name)))
+}
+
+/// The class that the pods will name: the set's own stays unless the policy says override.
+fn priority_class_not_given(set: &Guarded<'_>, policy: &Policy, classes: &[&str]) -> Option<Finding> {
+    let wanted = policy.protect.priority_class_name.as_deref().filter(|class| !class.starts_with("system-"));
+    let own = set.set.pointer("/spec/template/spec/priorityClassName").and_then(Value::as_str).filter(|class| !class.is_empty());
+    let (class, whose) = match (wanted, own) {
+        (Some(wanted), None) => (wanted, format!("policy {}", policy.name)),
+        (Some(wanted), Some(_)) if policy.protect.overrides => (wanted, format!("policy {}", policy.name)),
+        (_, Some(own)) => (own, format!("StatefulSet {}", set.name)),
+        (None, None) => return None,
+    };
+    if class.starts_with("system-") || classes.contains(&class) {
+        return None;
+    }
+    let path: &[&str] = if own == Some(class) { &["spec", "template", "spec", "priorityClassName"] } else { &[] };
+    Some(set.find(
+        PRIORITY_CLASS_NOT_GIVEN,
+        path,
+        format!("{whose} names the PriorityClass {class}, which is not among the documents"),
+    ))
 }
 
 fn missing_container(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {

@@ -13,6 +13,7 @@ struct World {
     sets: Vec<Value>,
     services: Vec<Value>,
     budgets: Vec<Value>,
+    classes: Vec<&'static str>,
 }
 
 impl World {
@@ -36,7 +37,7 @@ impl World {
         });
         let service = json!({"metadata": {"name": "db"}, "spec": {"clusterIP": "None", "publishNotReadyAddresses": true}});
         let policies = vec![policy("db", "hooks: {rejoin: {command: [rejoin]}, preStop: {command: [stop], timeout: 30s}}")];
-        Self { policies, sets: vec![set], services: vec![service], budgets: Vec::new() }
+        Self { policies, sets: vec![set], services: vec![service], budgets: Vec::new(), classes: vec!["critical"] }
     }
 
     fn findings(&self) -> Vec<String> {
@@ -45,6 +46,7 @@ impl World {
             sets: self.sets.iter().collect(),
             services: self.services.iter().collect(),
             budgets: self.budgets.iter().collect(),
+            classes: self.classes.clone(),
         };
         check(&objects).into_iter().map(|f| format!("{} {:?} {}", f.rule.name, f.subject, f.path.join("."))).collect()
     }
@@ -243,6 +245,34 @@ fn each_rule_finds_what_it_is_for_and_nothing_close_to_it() {
             |w| w.policy("protect: {priorityClassName: system-node-critical}"),
             &["reserved-priority-class Set(0) "],
         ),
+        ("a class that is given", |w| w.policy("protect: {priorityClassName: critical}"), &[]),
+        ("a class that is not", |w| w.policy("protect: {priorityClassName: critcal}"), &["priority-class-not-given Set(0) "]),
+        (
+            "a class of the set's own, which stays",
+            |w| {
+                w.policy("protect: {priorityClassName: missing}");
+                w.template()["priorityClassName"] = json!("critical");
+            },
+            &[],
+        ),
+        (
+            "a class of the set's own that is not given",
+            |w| w.template()["priorityClassName"] = json!("missing"),
+            &["priority-class-not-given Set(0) spec.template.spec.priorityClassName"],
+        ),
+        (
+            "a class that replaces the set's own",
+            |w| {
+                w.policy("protect: {priorityClassName: missing, override: true}");
+                w.template()["priorityClassName"] = json!("critical");
+            },
+            &["priority-class-not-given Set(0) "],
+        ),
+        (
+            "the cluster's own classes are always there",
+            |w| w.template()["priorityClassName"] = json!("system-node-critical"),
+            &[],
+        ),
         ("no pod may go", |w| w.budget(&json!({"maxUnavailable": 0})), &["budget-allows-nothing Budget(0) spec.maxUnavailable"]),
         (
             "no pod in a hundred may go",
@@ -327,6 +357,7 @@ fn objects_that_make_no_sense_are_looked_at_without_a_panic() {
             sets: vec![object],
             services: vec![object],
             budgets: vec![object, object],
+            classes: Vec::new(),
         };
         let _ = check(&objects);
     }
