@@ -3,6 +3,8 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
 mod command;
+#[path = "online/logs.rs"]
+mod logs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -89,9 +91,14 @@ impl World {
         self.api.world(|world| world.get(&key).cloned()).expect("the set")
     }
 
-    fn guardian(&self, arguments: &[&str]) -> Done {
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_guardian"));
-        command::run(command.args(arguments).env("KUBECONFIG", self.folder.path().join("config")), "")
+        command.args(arguments).env("KUBECONFIG", self.folder.path().join("config"));
+        command
+    }
+
+    fn guardian(&self, arguments: &[&str]) -> Done {
+        command::run(&mut self.command(arguments), "")
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
@@ -225,32 +232,6 @@ fn where_the_approvals_cannot_be_read_every_policy_is_believed_and_that_is_said_
     assert!(explained["sets"][0]["problems"].to_string().contains(words), "{explained:#}");
     let checked = world.guardian(&["check", "--installation", "elsewhere"]).stdout;
     assert!(checked.contains("skipped  policies: ") && checked.matches(words).count() == 1, "{checked}");
-}
-
-#[test]
-fn audit_merges_the_logs_of_all_replicas() {
-    let world = World::new();
-    let line = |second: u32, user: &str, decision: &str| {
-        json!({
-            "log": "audit", "time": format!("2027-01-01T10:00:{second:02}Z"), "user": user, "operation": "DELETE",
-            "kind": "apps/v1/StatefulSet", "namespace": "shop", "name": "db", "decision": decision, "reason": "DeletionDenied",
-        })
-    };
-    let log = |lines: &[Value]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let logs =
-        [log(&[line(1, "bob", "denied"), line(4, "bob", "denied")]), log(&[line(2, "amy", "denied"), line(3, "bob", "allowed")])];
-    for (n, log) in logs.iter().enumerate() {
-        let pod = json!({"metadata": {"labels": {"app.kubernetes.io/name": "guardian-webhook"}}, "log": log});
-        world.put("v1", "pods", "stateful-guardian", &format!("guardian-webhook-{n}"), pod);
-    }
-    let seconds = |document: &Value| -> Vec<String> {
-        let entries = document["entries"].as_array().expect("entries").iter();
-        entries.map(|entry| entry["time"].as_str().unwrap_or_default().get(17..19).unwrap_or_default().to_owned()).collect()
-    };
-    assert_eq!(seconds(&world.json(&["audit", "-o", "json"])), ["01", "02", "03", "04"]);
-    assert_eq!(seconds(&world.json(&["audit", "--user", "bob", "--decision", "denied", "-o", "json"])), ["01", "04"]);
-    let nobody = world.guardian(&["audit", "--installation", "elsewhere"]);
-    assert!(nobody.code == Some(1) && nobody.stderr.contains("no webhook runs in the namespace elsewhere"), "{}", nobody.stderr);
 }
 
 #[test]

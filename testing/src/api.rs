@@ -59,13 +59,18 @@ pub struct Process {
     pub(crate) crash: Arc<Notify>,
 }
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 impl Api {
     /// An empty cluster.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self { inner: Arc::default(), version: watch::channel(0).0, clock }
+    }
+
+    /// Changes with every write.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// A process of this name.
@@ -257,8 +262,7 @@ impl Process {
         let fault = self.api.enter(Call { process: self.name.clone(), kind: asked.kind(), name });
         tokio::time::sleep(self.api.latency()).await;
         if asked.subresource == "log" {
-            let text = self.api.world(|world| world.get(asked.key.as_ref()?).ok()?["log"].as_str().map(str::to_owned));
-            return Ok(Response::new(Full::new(Bytes::from(text.unwrap_or_default())).boxed_unsync()));
+            return Ok(self.api.log(&asked));
         }
         if fault.is_none_or(Fault::is_carried_out) && !asked.watches {
             let answer = self.api.carry_out(&asked, &body);
@@ -293,12 +297,12 @@ impl Process {
 }
 
 /// A request, read.
-#[derive(Debug)]
-struct Asked {
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
     method: Method,
     resource: Resource,
     namespace: String,
-    key: Option<Key>,
+    pub(crate) key: Option<Key>,
     subresource: String,
     labels: BTreeMap<String, String>,
     query: BTreeMap<String, String>,
@@ -337,7 +341,7 @@ impl Asked {
         }
     }
 
-    fn query(&self, name: &str) -> &str {
+    pub(crate) fn query(&self, name: &str) -> &str {
         self.query.get(name).map(String::as_str).unwrap_or_default()
     }
 
@@ -422,13 +426,13 @@ fn line(kind: &str, object: &Value) -> String {
     format!("{}\n", json!({"type": kind, "object": object}))
 }
 
-fn status(code: u16, reason: &str, message: &str) -> Value {
+pub(crate) fn status(code: u16, reason: &str, message: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": message,
     })
 }
 
-fn json_answer(code: u16, value: &Value) -> Answer {
+pub(crate) fn json_answer(code: u16, value: &Value) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(value.to_string())).boxed_unsync());
     *answer.status_mut() = StatusCode::from_u16(code).expect("a status code");
     answer

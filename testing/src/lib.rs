@@ -11,6 +11,7 @@
 
 mod api;
 mod fault;
+mod log;
 mod runner;
 mod serve;
 mod stage;
