@@ -83,10 +83,15 @@ fn as_plugin(mut command: clap::Command) -> clap::Command {
 }
 
 impl Cli {
-    /// Reads the command line; prints what is wrong with it, or the help that it asks for, and ends.
+    /// Reads the command line; prints what is wrong with it, or the help or the completion that it asks for, and ends.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let matches = command(&called()).get_matches();
+        let called = called();
+        if called == completion::COMPLETER {
+            let words: Vec<_> = std::env::args_os().skip(1).collect();
+            std::process::exit(i32::from(completion::answer(&words).is_err()));
+        }
+        let matches = command(&called).get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
