@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test helper fails the test that calls it")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use guardian_core::lint::RULES;
 
@@ -23,13 +23,49 @@ fn every_reason_of_the_audit_trail_is_documented() {
 
 #[test]
 fn every_link_of_a_page_leads_to_a_file() {
-    for page in ["README.md", "docs/policy.md", "docs/operations.md", "docs/lint.md", "e2e/cluster/README.md"] {
+    for page in ["README.md", "docs/policy.md", "docs/operations.md", "docs/lint.md", "docs/faults.md", "e2e/cluster/README.md"] {
         let text = read(page);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let folder = folder.parent().expect("a folder");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();
             assert!(file.is_empty() || folder.join(file).exists(), "{page} links to {link}, which is not there");
+        }
+    }
+}
+
+/// Every file of Rust below a folder.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        .collect()
+}
+
+#[test]
+fn every_test_that_the_page_of_faults_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["core/src", "src", "testing/tests", "tests", "webhook-certs", "e2e/tests"];
+    let texts: Vec<String> = folders
+        .iter()
+        .flat_map(|folder| sources(&root.join(folder)))
+        .map(|file| std::fs::read_to_string(file).expect("a source"))
+        .collect();
+    let tests: BTreeSet<&str> = texts
+        .iter()
+        .flat_map(|text| text.split("fn ").skip(1))
+        .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
+        .collect();
+    let page = read("docs/faults.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() >= 20, "{} faults", rows.len());
+    for row in rows {
+        let named = row.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2);
+        let named: Vec<&str> = named.collect();
+        assert!(!named.is_empty(), "no test shows: {row}");
+        for name in named {
+            assert!(tests.contains(name), "there is no test {name}");
         }
     }
 }
