@@ -10,6 +10,8 @@ mod guards;
 mod namespaces;
 mod offline;
 mod policies;
+mod readiness;
 mod rejoin;
 mod templates;
 mod tutorial;
+mod words;
