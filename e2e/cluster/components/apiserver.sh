@@ -5,7 +5,7 @@ exec kube-apiserver --v=1 --profiling=false \
   --etcd-servers=http://127.0.0.1:2379 \
   --bind-address="$NODE_IP" --advertise-address="$NODE_IP" --secure-port=6443 \
   --tls-cert-file="$PKI/apiserver.crt" --tls-private-key-file="$PKI/apiserver.key" --client-ca-file="$PKI/ca.crt" \
-  --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
+  --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --admission-control-config-file="$PKI/admission.yaml" --allow-privileged=true \
   --service-account-issuer=https://kubernetes.default.svc.cluster.local \
   --service-account-key-file="$PKI/sa.pub" --service-account-signing-key-file="$PKI/sa.key" \
   --service-cluster-ip-range="$SVC_NET.0.0/16" \

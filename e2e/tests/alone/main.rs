@@ -2,6 +2,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
 
+mod clients;
+mod large;
 mod pinning;
 mod rotation;
 mod writes;
