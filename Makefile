@@ -26,10 +26,11 @@ lint: tools ## Format, lints, dependencies, one crypto provider
 unit: tools ## Every test that needs no cluster
 	cargo nextest run --workspace --locked --exclude guardian-e2e
 
+# Optimised, into a directory of its own: a debug build takes hours for so many.
 properties: ## The properties of admission over 100,000 cases each (`make unit`: 2,000)
-	PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib -- admission::tests::properties
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib --target-dir $(built)/properties -- admission::tests::properties
 
-fuzz: ## Each fuzz target for SECONDS (60)
+fuzz: ## Each fuzz target for SECONDS (60), as many at a time as there are processors
 	fuzz/run.sh -- -max_total_time=$(or $(SECONDS),60)
 
 fuzz-short: ## Each fuzz target for a number of inputs
@@ -38,7 +39,7 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-test: lint unit cluster-test e2e ## Everything that must pass before a change lands
+test: lint unit fuzz cluster-test e2e ## Everything that must pass before a change lands
 
 bench: bench-build ## How fast the webhook answers, beside an echo and a webhook in Go: make bench BENCH="--rounds 1 --case 4k --markdown FILE"
 	@$(built)/release/bench-admission admission --guardian $(built)/release/guardian --peer $(built)/bench/peer $(BENCH)

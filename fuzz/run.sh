@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the fuzz targets, one after the other: `fuzz/run.sh TARGET... -- LIBFUZZER_FLAGS...`, all of them when none is named.
+# Runs the fuzz targets: `fuzz/run.sh TARGET... -- LIBFUZZER_FLAGS...`, all of them when none is named.
 #
 # The toolchain is the pinned one: coverage is a pass of LLVM that every rustc has, and libFuzzer is a library. What was found to be worth
 # keeping stays in target/fuzz/corpus; an input that fails is kept in target/fuzz/artifacts, and named.
@@ -29,8 +29,21 @@ cp fuzz/seeds/runner/* "$work/seeds/runner/"
 
 # A review is at most a few dozen KiB in practice, and a policy a few; 512 MiB are ten times what a target needs with its corpus.
 declare -A longest=([review]=65536 [policy]=16384 [template]=66 [runner]=16384)
-for target in "${targets[@]}"; do
-    echo "fuzz: $target"
+fuzz() {                                             # target, flags...
+    local target=$1; shift
     "$work/build/$host/debug/$target" -max_len="${longest[$target]}" -rss_limit_mb=512 -timeout=10 -print_final_stats=1 -verbosity=0 \
-        -artifact_prefix="$work/artifacts/$target-" "$@" "$work/corpus/$target" "$work/seeds/$target"
+        -artifact_prefix="$work/artifacts/$target-" "$@" "$work/corpus/$target" "$work/seeds/$target" > "$work/$target.log" 2>&1 || {
+        # Its last lines name the input and where it is kept.
+        echo "fuzz: $target failed, see $work/$target.log:"; tail -n 40 "$work/$target.log"; return 1
+    }
+    awk -v target="$target" '/^stat::/ { stat[$1] = $2 } END { printf "fuzz: %-8s %s inputs, %s MB at most, nothing found\n",
+        target, stat["stat::number_of_executed_units:"], stat["stat::peak_rss_mb:"] }' "$work/$target.log"
+}
+# As many at a time as there are processors.
+failed=0 at_work=0
+for target in "${targets[@]}"; do
+    (( at_work < $(nproc) )) || { wait -n || failed=1; at_work=$((at_work - 1)); }
+    fuzz "$target" "$@" & at_work=$((at_work + 1))
 done
+while (( at_work > 0 )); do wait -n || failed=1; at_work=$((at_work - 1)); done
+exit "$failed"

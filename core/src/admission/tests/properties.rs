@@ -17,7 +17,7 @@ const IMAGE: &str = "guardian:1";
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases, failure_persistence: None, max_global_rejects: cases.max(1024), ..ProptestConfig::default() }
 }
 
 /// Keys that patches have got wrong: those that JSON pointers escape, and those that look like an index.
