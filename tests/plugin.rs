@@ -25,7 +25,7 @@ fn kubectl_is_told_subcommands_flags_and_values() {
     let only = |words: &[&str], expected: &[&str]| {
         assert_eq!(completed(words), (expected.iter().map(ToString::to_string).collect(), ":4".to_owned()), "{words:?}");
     };
-    only(&["a"], &["audit", "approve"]);
+    only(&["au"], &["audit"]);
     only(&["enable", "--appr"], &["--approve"]);
     only(&["lint", "-o", ""], &["text", "json", "yaml"]);
     only(&["audit", "--follow", "--output", "t"], &["table"]);
