@@ -14,6 +14,8 @@ use crate::ledger::Adopted;
 /// How long after its claim a pod may have been made that is the first on it. The StatefulSet controller makes the claim and then the pod, in the
 /// same second; a quota or an admission webhook that is away may hold up the pod for a few of its retries.
 const FIRST_POD_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+/// The same in a set that was changed since it was made: it may have had other pods, and no pod stops, goes and is made again sooner.
+const FIRST_POD_OF_CHANGED_SET_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// Whose data is it?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +45,13 @@ pub(super) fn of(view: &View<'_>, ordinal: u32, pod: &Pod) -> Life {
         // Answered before volumes were written down, or while the set had none.
         None => ledger.set_uid == set.uid,
     });
+    let within = if set.unchanged { FIRST_POD_WITHIN } else { FIRST_POD_OF_CHANGED_SET_WITHIN };
     match ledger.volumes.get(&volume.uid) {
         _ if is_known || volume.is_member => Life::GoesOn,
         Some(Adopted::Member) => Life::GoesOn,
         Some(Adopted::New) => Life::New,
         None if volume.created < set.created => Life::Unknown(format!("claim {} is older than the set", volume.claim)),
-        None if pod.created.duration_since(volume.created) > FIRST_POD_WITHIN => {
+        None if pod.created.duration_since(volume.created) > within => {
             Life::Unknown(format!("claim {} is older than pod {}, so another pod may have used it", volume.claim, pod.name))
         }
         None => Life::New,

@@ -7,6 +7,7 @@ mod approval;
 mod cli;
 mod evictions;
 mod guards;
+mod lives;
 mod namespaces;
 mod offline;
 mod policies;

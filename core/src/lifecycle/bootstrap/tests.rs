@@ -205,6 +205,15 @@ fn a_running_set_that_comes_under_a_policy_is_never_made_anew() {
     assert!(holds(&example).contains(&Hold::UnknownHistory));
 
     let mut example = applied();
+    start_all(&mut example);
+    example.later(3);
+    example.observed.set.unchanged = false;
+    for ordinal in 0..3 {
+        example.new_pod(ordinal);
+    }
+    assert!(play(&mut example, &OK).is_empty(), "it was changed, and its pods made again at once");
+
+    let mut example = applied();
     example.observed.set.has_volumes = false;
     example.observed.set.unchanged = false;
     start_all(&mut example);
