@@ -14,3 +14,4 @@ pub mod reason;
 pub mod role;
 pub mod sim;
 pub mod standing;
+pub mod stop;

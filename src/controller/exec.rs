@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use guardian_core::{lifecycle, names};
 use guardian_hook::protocol::{
-    Collect, Collected, MAX_OUTCOME, NO_SUCH_COMMAND, Outcome, PROTOCOL, Request, RunResult, Tail, frame,
+    Collect, Collected, MAX_OUTCOME, NO_SUCH_COMMAND, Noted, Outcome, PROTOCOL, Request, RunResult, StopReason, Tail, frame,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -53,6 +53,19 @@ pub struct Questions {
     pub request: Collect,
 }
 
+/// Why a pod is being stopped, addressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod. The reason carries the uid that is meant.
+    pub pod: String,
+    /// The container in which its preStop runs.
+    pub container: String,
+    /// The reason.
+    pub reason: StopReason,
+}
+
 /// No outcome. Whether the run was started is not known, unless it says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
@@ -92,6 +105,9 @@ pub trait Exec: Send + Sync {
 
     /// Asks questions once, and waits for all answers.
     fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>>;
+
+    /// Tells a pod why it is being stopped.
+    fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>>;
 }
 
 /// The runner in a real pod, through `pods/exec`.
@@ -128,7 +144,19 @@ impl Exec for PodExec {
             spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
         })
     }
+
+    fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            let Notice { namespace, pod, container, reason } = notice;
+            let at = Address { namespace, pod, container };
+            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?));
+            spoken.await.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
+        })
+    }
 }
+
+/// How long a pod may take that is told why it stops. It is a write of a hundred bytes.
+const TELL: Duration = Duration::from_secs(5);
 
 /// A container.
 #[derive(Clone, Copy)]
@@ -213,6 +241,16 @@ impl Spoken {
             Some(outcome) if outcome.run_id == run_id || outcome.run_id.is_empty() => Ok(outcome),
             Some(other) => Err(ExecError::NoOutcome(format!("it answered for run {:?}", other.run_id))),
             None if self.is_missing() => Ok(missing(run_id)),
+            None => Err(ExecError::NoOutcome(self.complaint())),
+        }
+    }
+
+    fn noted(&self) -> Result<(), ExecError> {
+        let text = String::from_utf8_lossy(&self.stdout);
+        match text.lines().rev().find_map(|line| serde_json::from_str::<Noted>(line).ok()) {
+            Some(Noted { refused: None, .. }) => Ok(()),
+            Some(Noted { refused: Some(why), .. }) => Err(ExecError::Refused(lifecycle::refusal(&why))),
+            None if self.is_missing() => Err(ExecError::NoRunner),
             None => Err(ExecError::NoOutcome(self.complaint())),
         }
     }

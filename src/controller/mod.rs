@@ -8,6 +8,7 @@
 //! | `action` | a decision becomes a request |
 //! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
 //! | `roles` | what the pods say of their roles |
+//! | `stops` | pods that stop are told why |
 //! | `record` | what the world is told |
 //! | `lease` | who leads |
 
@@ -23,6 +24,7 @@ mod queue;
 mod record;
 mod roles;
 mod runs;
+mod stops;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -45,7 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
 pub use clock::Clock;
-pub use exec::{Exec, ExecError, Order, PodExec, Questions};
+pub use exec::{Exec, ExecError, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
 pub use observed::HOLD;
@@ -119,6 +121,7 @@ impl SetKey {
 pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: CancellationToken) -> Result<(), ControllerError> {
     let policies = Watched::new(metrics)?;
     let asking = roles::Metrics::new(metrics)?;
+    let stops = stops::Metrics::new(metrics)?;
     let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
     let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
@@ -131,7 +134,7 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
         biased;
         () = shutdown.cancelled() => Ok(()),
         why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
-        () = lead(client, config, policies, metrics, asking) => Err(ControllerError::WatchesEnded),
+        () = lead(client, config, policies, metrics, (asking, stops)) => Err(ControllerError::WatchesEnded),
     };
     if ended.is_ok() {
         leadership.release().await;
@@ -140,13 +143,19 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
 }
 
 /// Watches, decides and acts.
-async fn lead(client: Client, config: Config, policies: Watched, metrics: Metrics, asking: roles::Metrics) {
+async fn lead(
+    client: Client,
+    config: Config,
+    policies: Watched,
+    metrics: Metrics,
+    (asking, stops): (roles::Metrics, stops::Metrics),
+) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
-    let (cluster, writers) = Cluster::new(policies);
+    let (cluster, writers, stopping) = Cluster::new(policies);
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
         roles: Roles::new(Arc::clone(&exec), config.clock.clone(), asking),
-        runs: Runs::new(exec, config.clock.clone(), config.bounds),
+        runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
         hands: Hands::new(client.clone()),
         recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
@@ -160,7 +169,10 @@ async fn lead(client: Client, config: Config, policies: Watched, metrics: Metric
     let finishes = finishes.inspect(move |set| hurried.roles.hurry(set));
     let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
     let changes = futures::stream::select(changes, futures::stream::select(finishes, news));
-    tokio::join!(context.runs.drive(finished), context.roles.drive(heard), queue::work(changes, Arc::clone(&context)));
+    let look = |set: &SetKey| context.cluster.surroundings(set, &context.runs);
+    let stopping = stops::drive(client.clone(), exec, stops, stopping, look);
+    let work = queue::work(changes, Arc::clone(&context));
+    tokio::join!(context.runs.drive(finished), context.roles.drive(heard), stopping, work);
 }
 
 /// What a pass works with.

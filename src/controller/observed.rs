@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use guardian_core::lifecycle::{self, Departed};
 use guardian_core::names;
+use guardian_core::stop::{Leaving, Owner};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
 use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
@@ -13,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
 use super::SetKey;
+use super::stops::Stopping;
 
 /// Annotation of a StatefulSet or a namespace: nothing is begun for it, and this is the reason.
 pub const HOLD: &str = "stateful-guardian.io/hold";
@@ -105,6 +107,17 @@ pub(super) struct StatefulSet {
     pub(super) metadata: ObjectMeta,
     #[serde(default)]
     spec: SetSpec,
+    #[serde(default)]
+    status: SetStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SetStatus {
+    #[serde(default)]
+    observed_generation: i64,
+    #[serde(default)]
+    update_revision: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -157,6 +170,26 @@ impl Pod {
         let owner = self.controller()?;
         (owner.kind == "StatefulSet")
             .then(|| SetKey { namespace: self.metadata.namespace.clone().unwrap_or_default(), name: owner.name.clone() })
+    }
+
+    /// What there is to tell it, if it is being deleted.
+    pub(super) fn stopping(&self) -> Option<Stopping> {
+        self.metadata.deletion_timestamp.as_ref()?;
+        let name = self.metadata.name.clone()?;
+        let label = |name| self.metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+        let disruption = self.status.conditions.iter().find(|c| c.kind == "DisruptionTarget" && c.status == "True");
+        Some(Stopping {
+            set: self.set()?,
+            uid: self.metadata.uid.clone()?,
+            first_container: self.spec.containers.first()?.name.clone(),
+            leaving: Leaving {
+                ordinal: name.rsplit('-').next()?.parse().ok()?,
+                revision: label("controller-revision-hash").unwrap_or_default(),
+                disruption: disruption.and_then(|condition| condition.reason.clone()),
+                reason: self.status.reason.clone(),
+            },
+            pod: name,
+        })
     }
 
     /// What is to be remembered of it once it is gone; `None` while nothing says that it goes.
@@ -228,6 +261,16 @@ impl StatefulSet {
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// What a pod of it that stops is judged by.
+    pub(super) fn owner(&self) -> Owner {
+        Owner {
+            terminating: self.metadata.deletion_timestamp.is_some(),
+            ordinals: self.ordinals(),
+            update_revision: self.status.update_revision.clone(),
+            is_observed: self.metadata.generation.is_none_or(|generation| self.status.observed_generation >= generation),
+        }
     }
 
     /// The ordinals that its pods have.

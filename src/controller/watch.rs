@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::channel::mpsc;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use guardian_core::lifecycle::{Departed, Observed};
 use guardian_core::names;
@@ -18,6 +19,7 @@ use super::api::call;
 use super::observed::{Claim, Namespace, Pod, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
+use super::stops::{self, Known, Stopping};
 use crate::policies::{self, Watched};
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
@@ -36,6 +38,7 @@ pub(super) struct Cluster {
     policies_listed: tokio::sync::watch::Sender<bool>,
     approvals_listed: tokio::sync::watch::Sender<bool>,
     departed: Mutex<BTreeMap<(String, String), Departed>>,
+    stopping: Mutex<mpsc::Sender<Stopping>>,
 }
 
 /// The writing ends, until the watches are begun.
@@ -47,7 +50,8 @@ pub(super) struct Writers {
 }
 
 impl Cluster {
-    pub(super) fn new(policies: Watched) -> (Self, Writers) {
+    /// Pods whose deletion is seen come out of the last.
+    pub(super) fn new(policies: Watched) -> (Self, Writers, mpsc::Receiver<Stopping>) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
         let (claims, claims_writer) = reflector::store();
@@ -55,8 +59,12 @@ impl Cluster {
         let (policies_listed, _) = tokio::sync::watch::channel(false);
         let (approvals_listed, _) = tokio::sync::watch::channel(false);
         let (policies, departed) = (Mutex::new(policies), Mutex::default());
-        let cluster = Self { sets, pods, claims, namespaces, policies, policies_listed, approvals_listed, departed };
-        (cluster, Writers { sets: sets_writer, pods: pods_writer, claims: claims_writer, namespaces: namespaces_writer })
+        let (sender, stopping) = mpsc::channel(stops::QUEUE);
+        let sender = Mutex::new(sender);
+        let cluster =
+            Self { sets, pods, claims, namespaces, policies, policies_listed, approvals_listed, departed, stopping: sender };
+        let writers = Writers { sets: sets_writer, pods: pods_writer, claims: claims_writer, namespaces: namespaces_writer };
+        (cluster, writers, stopping)
     }
 
     /// The store of sets, for the queue.
@@ -121,8 +129,22 @@ impl Cluster {
         stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), whole.boxed()])
     }
 
-    /// One set with its pods and runs; `None` where the guardian has no business.
+    /// One set with its pods and runs; `None` where the guardian has no business, or nothing to do.
     pub(super) fn observe(&self, set: &StatefulSet, runs: &Runs) -> Option<Observed> {
+        self.look(set, runs).filter(|o| !(o.pods.is_empty() && o.running.is_empty() && o.ends.is_empty()))
+    }
+
+    /// What there is to be told to a pod of this set that stops.
+    pub(super) fn surroundings(&self, key: &SetKey, runs: &Runs) -> Option<Known> {
+        let set = self.sets.get(&key.object())?;
+        let observed = self.look(&set, runs)?;
+        match self.guard(&set) {
+            Guard::Policy(policy, _) => Some(Known { observed, policy }),
+            _ => None,
+        }
+    }
+
+    fn look(&self, set: &StatefulSet, runs: &Runs) -> Option<Observed> {
         let key = SetKey::of(&set.metadata)?;
         let namespace = self.namespaces.get(&ObjectRef::new(&key.namespace))?;
         if namespace.metadata.deletion_timestamp.is_some() {
@@ -145,9 +167,6 @@ impl Cluster {
             volumes.extend(claim.and_then(|claim| Some((ordinal, claim.observed(&key.name)?))));
         }
         let (running, ends) = runs.of(&key);
-        if pods.is_empty() && running.is_empty() && ends.is_empty() {
-            return None;
-        }
         let roles = BTreeMap::new();
         Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, roles, running, ends })
     }
@@ -170,6 +189,10 @@ impl Cluster {
             Event::Delete(pod) => (pod, true),
             Event::Init | Event::InitDone => return,
         };
+        if let Some(stopping) = pod.stopping().filter(|_| !gone) {
+            // When the queue is full they will have gone on before their turn.
+            let _ = self.stopping.lock().unwrap_or_else(PoisonError::into_inner).try_send(stopping);
+        }
         let Some(mut now) = pod.departing(gone) else { return };
         let name = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
         let mut departed = self.departed();

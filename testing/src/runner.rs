@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
 use guardian_hook::protocol::{Collected, Outcome, PROTOCOL, Refusal, RunResult, Sample, Tail, Usage};
 use kube::core::Status;
-use stateful_guardian::controller::{Exec, ExecError, Order, Questions};
+use stateful_guardian::controller::{Exec, ExecError, Notice, Order, Questions};
 use tokio::time::Instant;
 
 use crate::api::{Api, Call, Process};
@@ -45,6 +45,7 @@ pub struct Runner {
 struct Inner {
     answers: Vec<Answer>,
     started: Vec<Order>,
+    notices: Vec<Notice>,
     /// What the role probe of each pod does.
     roles: BTreeMap<String, Role>,
     asked: Vec<(Instant, String)>,
@@ -101,6 +102,28 @@ impl Runner {
     #[must_use]
     pub fn asked(&self) -> Vec<(Instant, String)> {
         self.lock().asked.clone()
+    }
+
+    /// Pod and reason of each pod that was told why it stops, in order.
+    #[must_use]
+    pub fn stops(&self) -> Vec<String> {
+        self.notices().iter().map(|notice| format!("{} {}", notice.pod, notice.reason.reason)).collect()
+    }
+
+    /// What the pods were told that stop, in order.
+    #[must_use]
+    pub fn notices(&self) -> Vec<Notice> {
+        self.lock().notices.clone()
+    }
+
+    fn tell(&self, notice: &Notice) -> Result<(), ExecError> {
+        let key = Resource::new("v1", "pods").named(&notice.namespace, &notice.pod);
+        let uid = self.api.world(|world| world.get(&key).map(|pod| pod["metadata"]["uid"].clone())).unwrap_or_default();
+        if uid != notice.reason.pod_uid.as_str() {
+            return Err(ExecError::Refused("the pod of this name is another".to_owned()));
+        }
+        self.lock().notices.push(notice.clone());
+        Ok(())
     }
 
     /// As a process reaches them.
@@ -239,6 +262,16 @@ impl Exec for Reached {
                     tokio::time::sleep(UNANSWERED).await;
                     Err(ExecError::Silent(UNANSWERED))
                 }
+                Some(_) => Err(ExecError::Cut),
+            }
+        })
+    }
+
+    fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            let Process { name, api, .. } = &self.process;
+            match api.enter(Call { process: name.clone(), kind: "TELL".to_owned(), name: notice.pod.clone() }) {
+                None => self.runner.tell(notice),
                 Some(_) => Err(ExecError::Cut),
             }
         })

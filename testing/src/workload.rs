@@ -189,6 +189,27 @@ impl Stage {
         self.vanish(ordinal);
     }
 
+    /// Somebody asks for the pod to go, for this reason of its condition `DisruptionTarget` if there is one. It has 30 s.
+    pub fn stop_pod(&self, ordinal: u32, disruption: Option<&str>) {
+        let now = self.now();
+        self.edit(&pod_key(ordinal), |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!(now);
+            let condition = disruption.map(|reason| json!({"type": "DisruptionTarget", "status": "True", "reason": reason}));
+            if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+                conditions.extend(condition);
+            }
+        });
+    }
+
+    /// The set is changed: so many replicas, or another revision that is rolled out.
+    pub fn change_set(&self, replicas: u32, update_revision: &str) {
+        self.edit(&key("apps/v1", "statefulsets", SET), |set| {
+            set["spec"]["replicas"] = json!(replicas);
+            set["metadata"]["generation"] = json!(2);
+            set["status"] = json!({"observedGeneration": 2, "updateRevision": update_revision});
+        });
+    }
+
     /// The pod is gone from one moment to the next.
     pub fn vanish(&self, ordinal: u32) {
         self.api.world(|world| world.delete(&pod_key(ordinal))).expect("the pod is there");

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use guardian_hook::protocol::{self, InPodHook, Program};
 
+/// What the controller tells a pod that stops. See `docs/policy.md`, "What a hook is told".
+const ASKED: [&str; 4] = ["GUARDIAN_REASON", "GUARDIAN_REPLICAS", "GUARDIAN_PEERS", "GUARDIAN_READY_PEERS"];
+
 /// The hooks of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hooks {
@@ -176,6 +179,17 @@ impl Hooks {
 }
 
 impl Hook {
+    /// Does it ask for what only the controller can tell a pod that stops: why, or who else is there? Read from its text, since a script that names
+    /// none of these variables has no use for them.
+    #[must_use]
+    pub fn asks_controller(&self) -> bool {
+        let asks = |text: &str| ASKED.iter().any(|name| text.contains(name));
+        match &self.program {
+            Program::Command(argv) => argv.iter().any(|argument| asks(argument)),
+            Program::Script { text, .. } => asks(text),
+        }
+    }
+
     /// As the runner keeps it in the pod.
     pub(crate) fn in_pod(&self) -> InPodHook {
         InPodHook {

@@ -52,6 +52,9 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait of a pod for its `join` or `rejoin`, from the start of its container; then it is ready all the same. A controller answers within
 /// a second, so nearly all of it is for the hook; liveness and readiness probes wait as long.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a preStop that asks why the pod is stopped waits for the answer, which takes an exec (55 ms) after the deletion was seen. Without a
+/// controller it goes on with `Unknown`.
+pub const REASON_WAIT: Duration = Duration::from_millis(500);
 /// Pause before the second attempt of a hook that names none; it doubles with each further one.
 pub const DEFAULT_BACKOFF: Duration = Duration::from_secs(5);
 

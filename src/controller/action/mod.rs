@@ -15,7 +15,7 @@ use super::api::ApiError;
 use super::queue;
 
 pub(super) use ask_role::questions;
-pub(super) use run_hook::order;
+pub(super) use run_hook::{order, surroundings};
 
 /// Pause before what was refused is asked for again: a person, or a budget, has to change first.
 pub(super) const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(1);

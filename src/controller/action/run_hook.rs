@@ -14,9 +14,7 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
     let run = state.runs.get(run_id)?;
     let episode = state.episodes.get(&run.episode)?;
     let hook = policy.hooks.started_by_controller(&run.hook)?;
-    let set = &observed.set;
     let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
-    let names = |ready: bool| peers(observed, me, ready);
     let label = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.role.clone());
     let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();
@@ -24,9 +22,6 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
         ("GUARDIAN_REASON", episode.reason.clone()),
         ("GUARDIAN_RUN_ID", run_id.to_owned()),
         ("GUARDIAN_ATTEMPT", run.attempt.to_string()),
-        ("GUARDIAN_REPLICAS", set.ordinals.len().to_string()),
-        ("GUARDIAN_PEERS", names(false)),
-        ("GUARDIAN_READY_PEERS", names(true)),
         ("GUARDIAN_ABOUT", episode.pod.clone()),
         ("GUARDIAN_ROLE", text(label.as_ref())),
         ("GUARDIAN_PRIMARY", primary(observed, policy).map(|n| dns_name(observed, n)).unwrap_or_default()),
@@ -35,6 +30,7 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
     ];
     let mut env = hook.env.clone();
     env.extend(of_guardian.map(|(name, value)| (name.to_owned(), value)));
+    env.extend(surroundings(observed, me));
     env.extend(identity(observed, &run.hook, &run.pod, me));
     Some(Order {
         namespace: observed.namespace.clone(),
@@ -62,6 +58,16 @@ pub(super) fn identity(observed: &Observed, hook: &str, pod: &str, ordinal: Opti
         ("GUARDIAN_POD", pod.to_owned()),
         ("GUARDIAN_ORDINAL", ordinal.map(|n| n.to_string()).unwrap_or_default()),
         ("GUARDIAN_SERVICE", set.service.clone()),
+    ];
+    told.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// What a command, and a pod that stops, is told of the others.
+pub(crate) fn surroundings(observed: &Observed, me: Option<u32>) -> BTreeMap<String, String> {
+    let told = [
+        ("GUARDIAN_REPLICAS", observed.set.ordinals.len().to_string()),
+        ("GUARDIAN_PEERS", peers(observed, me, false)),
+        ("GUARDIAN_READY_PEERS", peers(observed, me, true)),
     ];
     told.map(|(name, value)| (name.to_owned(), value)).into()
 }

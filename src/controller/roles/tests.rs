@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use guardian_hook::protocol::{Collect, Outcome, PROTOCOL, RunResult, Sample, Tail};
 
 use super::*;
-use crate::controller::Order;
+use crate::controller::{Notice, Order};
 
 /// A pod that answers: after how long, and what.
 type Word = (Duration, Result<&'static str, fn() -> ExecError>);
@@ -48,6 +48,10 @@ impl Exec for Pods {
             Ok(vec![Collected::Probe(sample)])
         }
         .boxed()
+    }
+
+    fn tell<'a>(&'a self, _: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::pin::{Scalar, ScalarPath};
 use super::super::tree::Tree;
 use super::{Context, Draft};
 use crate::names;
-use crate::policy::{OwnPreStop, Policy};
+use crate::policy::{OwnPreStop, Policy, REASON_WAIT};
 
 /// The handler that is written.
 pub(in crate::admission) fn handler() -> Value {
@@ -42,6 +42,9 @@ pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) -> Installed {
             installed.hooks.remove("preStop");
             return installed;
         }
+    }
+    if hook.asks_controller() {
+        installed.reason_wait_ms = u64::try_from(REASON_WAIT.as_millis()).unwrap_or(u64::MAX);
     }
     draft.scalars.insert(ScalarPath::PreStop(name.into_owned()), Scalar { was, wrote: handler() });
     draft.changes.push("preStop");
