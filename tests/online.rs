@@ -3,6 +3,8 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
 mod command;
+#[path = "online/history.rs"]
+mod history;
 #[path = "online/logs.rs"]
 mod logs;
 

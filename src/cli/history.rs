@@ -13,7 +13,8 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 
 use super::cluster::{self, Cluster, ClusterError, call};
-use super::{diff, table};
+use super::diff;
+use super::table::{self, Output};
 
 /// Show what happened to a StatefulSet, and what was done about it
 ///
@@ -38,16 +39,6 @@ pub(super) struct Args {
     /// How to print it
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// Aligned columns, for people
-    Table,
-    /// One JSON document
-    Json,
-    /// One YAML document
-    Yaml,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@ use guardian_core::standing::{self, Standing, State};
 use serde_json::{Value, json};
 
 use super::cluster::{self, Cluster, ClusterError, Place, Progress};
-use super::{diff, table};
+use super::diff;
+use super::table::{self, Output};
 
 /// Show how StatefulSets stand to their policies: guarded, pending, unguarded, awaiting approval, on hold
 ///
@@ -34,16 +35,6 @@ pub(super) struct Args {
     /// Namespace that the guardian itself runs in
     #[arg(long, env = "GUARDIAN_INSTALLATION", default_value = "stateful-guardian", value_name = "NAMESPACE")]
     installation: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// Aligned columns, for people
-    Table,
-    /// One JSON document
-    Json,
-    /// One YAML document
-    Yaml,
 }
 
 #[derive(Debug, thiserror::Error)]

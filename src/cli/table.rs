@@ -1,6 +1,17 @@
-//! Aligned columns, as `kubectl get` prints them.
+//! What is a table for people, as `kubectl get` prints it, and a document for scripts.
 
 use std::io::{self, Write};
+
+/// How it is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Output {
+    /// Aligned columns, for people
+    Table,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+}
 
 /// Writes the rows under their headings, each column as wide as its longest cell; the last one is not padded.
 pub(super) fn write<const N: usize>(out: &mut impl Write, headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {

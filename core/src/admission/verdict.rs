@@ -222,7 +222,6 @@ impl Verdict {
     }
 }
 
-/// `metav1.StatusReason` that belongs to a code, so that clients treat the denial rightly.
 /// Cuts a text to so many bytes, and shows that it was cut.
 fn cut(text: &mut String, most: usize) {
     if text.len() > most {
@@ -231,6 +230,7 @@ fn cut(text: &mut String, most: usize) {
     }
 }
 
+/// `metav1.StatusReason` that belongs to a code, so that clients treat the denial rightly.
 fn status_reason(code: u16) -> &'static str {
     match code {
         422 => "Invalid",

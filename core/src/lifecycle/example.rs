@@ -203,6 +203,18 @@ impl Example {
         decision
     }
 
+    /// The runs at hand end like this, and so do those that follow, until nothing more is begun. Hook and pod of every run so far.
+    pub(super) fn play(&mut self, result: &RunResult) -> Vec<String> {
+        for _ in 0..20 {
+            self.pass();
+            for run in self.observed.running.clone() {
+                self.end(&run, outcome(result.clone()));
+            }
+            self.later(60);
+        }
+        self.told_runs.iter().map(|(hook, pod)| format!("{hook} {pod}")).collect()
+    }
+
     /// Everything is answered, nothing is open, and nothing more is decided.
     pub(super) fn assert_at_rest(&self) {
         let state = &self.ledger.state;

@@ -83,3 +83,6 @@ pub(super) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
     };
     if replicas < 3 { asked.min(replicas.saturating_sub(1)) } else { asked }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 use guardian_hook::protocol::RunResult;
 use jiff::SignedDuration;
 
-use super::super::example::{Example, outcome};
+use super::super::example::Example;
 use super::super::{RunEnd, Volume};
 use crate::ledger::{Adopted, Ledger, Verdict};
 use crate::policy::When;
@@ -30,23 +30,6 @@ fn start_all(example: &mut Example) {
     }
 }
 
-/// The runs at hand end like this, again and again, until nothing more is begun. Hook and pod of each run that was claimed.
-fn play(example: &mut Example, result: &RunResult) -> Vec<String> {
-    for _ in 0..20 {
-        example.pass();
-        for run in example.observed.running.clone() {
-            example.end(&run, outcome(result.clone()));
-        }
-        example.later(60);
-    }
-    runs(example)
-}
-
-/// Hook of each run that was claimed, and the pod in which it ran.
-fn runs(example: &Example) -> Vec<String> {
-    example.told_runs.iter().map(|(hook, pod)| format!("{hook} {pod}")).collect()
-}
-
 fn holds(example: &Example) -> Vec<Hold> {
     example.decide().holds.iter().map(|held| held.reason).collect()
 }
@@ -57,7 +40,7 @@ fn a_new_set_is_made_once_in_its_first_pod_and_the_others_join() {
     start_all(&mut example);
     let begun = example.pass();
     assert_eq!((begun.steps.len(), begun.holds.len()), (1, 0), "nothing joins before: {begun:?}");
-    assert_eq!(play(&mut example, &OK), ["bootstrap redis-0", "join redis-1", "join redis-2"]);
+    assert_eq!(example.play(&OK), ["bootstrap redis-0", "join redis-1", "join redis-2"]);
     example.assert_at_rest_but_for_marks();
     assert!(example.ledger.state.bootstrapped);
     let marks: Vec<_> = example.decide().levels.marks.iter().map(|volume| volume.claim.clone()).collect();
@@ -85,11 +68,11 @@ fn it_waits_for_all_pods_to_be_ready_or_to_run_as_the_hook_says() {
 fn a_pod_of_a_later_ordinal_joins_as_a_scale_out() {
     let mut example = applied();
     start_all(&mut example);
-    play(&mut example, &OK);
+    example.play(&OK);
     example.observed.set.ordinals = 0..4;
     example.new_volume(3);
     example.new_pod(3);
-    assert_eq!(play(&mut example, &OK).last().unwrap(), "join redis-3");
+    assert_eq!(example.play(&OK).last().unwrap(), "join redis-3");
     assert_eq!(example.last_record().reason, "ScaleOut");
 }
 
@@ -97,12 +80,12 @@ fn a_pod_of_a_later_ordinal_joins_as_a_scale_out() {
 fn a_bootstrap_that_fails_is_not_made_again_before_the_policy_changes() {
     let mut example = applied();
     start_all(&mut example);
-    assert_eq!(play(&mut example, &EXIT_1), ["bootstrap redis-0"; 3], "one and two more");
+    assert_eq!(example.play(&EXIT_1), ["bootstrap redis-0"; 3], "one and two more");
     assert_eq!(example.last_record().verdict, Verdict::Failed);
     assert_eq!(holds(&example), [Hold::BootstrapFailed]);
     assert!(example.decide().holds[0].why.contains("mend the policy"), "{:?}", example.decide().holds);
     example.policy.as_mut().unwrap().revision = "another".into();
-    assert_eq!(play(&mut example, &OK)[3..], ["bootstrap redis-0", "join redis-1", "join redis-2"]);
+    assert_eq!(example.play(&OK)[3..], ["bootstrap redis-0", "join redis-1", "join redis-2"]);
     assert!(example.ledger.state.given_up.is_empty());
 }
 
@@ -122,7 +105,7 @@ fn a_bootstrap_of_which_nobody_knows_how_far_it_came_waits_for_a_person() {
         }
         example.pass();
         example.policy.as_mut().unwrap().revision = "another".into();
-        assert_eq!(play(&mut example, &OK).len(), 1, "it is not guessed");
+        assert_eq!(example.play(&OK).len(), 1, "it is not guessed");
         assert_eq!(holds(&example), [Hold::BootstrapFailed]);
         assert!(example.decide().holds[0].why.ends_with("`guardian adopt -n shop redis --bootstrapped` or `--new`"));
     }
@@ -134,7 +117,7 @@ fn a_set_made_again_on_its_old_volumes_rejoins_and_is_not_made_again() {
     for keeps_ledger in [true, false] {
         let mut example = applied();
         start_all(&mut example);
-        play(&mut example, &OK);
+        example.play(&OK);
         example.mark_volumes();
         example.made_again("set-2");
         if !keeps_ledger {
@@ -144,7 +127,7 @@ fn a_set_made_again_on_its_old_volumes_rejoins_and_is_not_made_again() {
         for ordinal in 0..3 {
             example.new_pod(ordinal);
         }
-        assert_eq!(play(&mut example, &OK)[before..], ["rejoin redis-0", "rejoin redis-1", "rejoin redis-2"]);
+        assert_eq!(example.play(&OK)[before..], ["rejoin redis-0", "rejoin redis-1", "rejoin redis-2"]);
         example.assert_at_rest();
     }
 }
@@ -153,20 +136,20 @@ fn a_set_made_again_on_its_old_volumes_rejoins_and_is_not_made_again() {
 fn a_set_made_again_on_new_volumes_is_made_anew() {
     let mut example = applied();
     start_all(&mut example);
-    play(&mut example, &OK);
+    example.play(&OK);
     example.made_again("set-2");
     start_all(&mut example);
-    assert_eq!(play(&mut example, &OK)[3..], ["bootstrap redis-0", "join redis-1", "join redis-2"]);
+    assert_eq!(example.play(&OK)[3..], ["bootstrap redis-0", "join redis-1", "join redis-2"]);
 }
 
 #[test]
 fn a_member_on_a_new_volume_joins_again() {
     let mut example = applied();
     start_all(&mut example);
-    play(&mut example, &OK);
+    example.play(&OK);
     example.new_volume(1);
     example.new_pod(1);
-    assert_eq!(play(&mut example, &OK)[3..], ["join redis-1"]);
+    assert_eq!(example.play(&OK)[3..], ["join redis-1"]);
 }
 
 #[test]
@@ -180,7 +163,7 @@ fn a_volume_of_unknown_history_holds_until_a_person_has_said_what_it_is() {
         for volume in example.observed.volumes.values_mut() {
             volume.created = example.observed.set.created - SignedDuration::from_hours(1);
         }
-        assert!(play(&mut example, &OK).is_empty());
+        assert!(example.play(&OK).is_empty());
         assert!(holds(&example).iter().all(|hold| *hold == Hold::UnknownHistory));
         let why = &example.decide().holds[0].why;
         assert_eq!(
@@ -189,7 +172,7 @@ fn a_volume_of_unknown_history_holds_until_a_person_has_said_what_it_is() {
         );
         let uids: Vec<_> = example.observed.volumes.values().map(|volume| volume.uid.clone()).collect();
         example.ledger.state.volumes.extend(uids.into_iter().map(|uid| (uid, adopted)));
-        assert_eq!(play(&mut example, &OK), runs);
+        assert_eq!(example.play(&OK), runs);
     }
 }
 
@@ -201,7 +184,7 @@ fn a_running_set_that_comes_under_a_policy_is_never_made_anew() {
     for ordinal in 0..3 {
         example.new_pod(ordinal);
     }
-    assert!(play(&mut example, &OK).is_empty(), "its pods are younger than their volumes");
+    assert!(example.play(&OK).is_empty(), "its pods are younger than their volumes");
     assert!(holds(&example).contains(&Hold::UnknownHistory));
 
     let mut example = applied();
@@ -211,13 +194,13 @@ fn a_running_set_that_comes_under_a_policy_is_never_made_anew() {
     for ordinal in 0..3 {
         example.new_pod(ordinal);
     }
-    assert!(play(&mut example, &OK).is_empty(), "it was changed, and its pods made again at once");
+    assert!(example.play(&OK).is_empty(), "it was changed, and its pods made again at once");
 
     let mut example = applied();
     example.observed.set.has_volumes = false;
     example.observed.set.unchanged = false;
     start_all(&mut example);
-    assert!(play(&mut example, &OK).is_empty());
+    assert!(example.play(&OK).is_empty());
     assert!(holds(&example).contains(&Hold::UnknownHistory));
 }
 
@@ -227,10 +210,10 @@ fn members_that_were_answered_before_there_was_a_bootstrap_hook_are_a_cluster() 
     let hooks = example.policy.as_mut().unwrap().hooks.bootstrap.take();
     let join = example.policy.as_mut().unwrap().hooks.join.take();
     start_all(&mut example);
-    assert!(play(&mut example, &OK).is_empty());
+    assert!(example.play(&OK).is_empty());
     let policy = example.policy.as_mut().unwrap();
     (policy.hooks.bootstrap, policy.hooks.join) = (hooks, join);
-    assert!(play(&mut example, &OK).is_empty());
+    assert!(example.play(&OK).is_empty());
     assert!(example.decide().holds.is_empty());
 }
 
@@ -239,8 +222,8 @@ fn a_claim_that_was_not_seen_yet_is_waited_for() {
     let mut example = applied();
     start_all(&mut example);
     let unseen: Volume = example.observed.volumes.remove(&1).unwrap();
-    assert!(play(&mut example, &OK).is_empty());
+    assert!(example.play(&OK).is_empty());
     assert!(example.decide().holds.is_empty());
     example.observed.volumes.insert(1, unseen);
-    assert_eq!(play(&mut example, &OK)[0], "bootstrap redis-0");
+    assert_eq!(example.play(&OK)[0], "bootstrap redis-0");
 }

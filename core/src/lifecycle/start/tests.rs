@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use super::super::example::{Example, outcome};
 use super::super::{Decision, RunEnd, Step};
 use crate::ledger::{Scope, Verdict};
-use crate::policy::{Hook, OnFailure, Quorum, Target, When};
+use crate::policy::{Hook, Target, When};
 use crate::reason::Hold;
 
 const OK: RunResult = RunResult::Exited { code: 0 };
@@ -328,18 +328,6 @@ fn a_view_that_lags_behind_the_ledger_is_no_new_start() {
     assert_eq!(example.decide(), Decision::default(), "and once it is answered");
 }
 
-/// The runs at hand end like this, and so do those that follow, until nothing more is begun. Hook and pod of all runs so far.
-fn play(example: &mut Example, result: &RunResult) -> Vec<String> {
-    for _ in 0..20 {
-        example.pass();
-        for run in example.observed.running.clone() {
-            example.end(&run, outcome(result.clone()));
-        }
-        example.later(60);
-    }
-    example.told_runs.iter().map(|(hook, pod)| format!("{hook} {pod}")).collect()
-}
-
 fn with_post_mortem(target: Option<Target>) -> Example {
     let mut example = Example::at_rest(3);
     let hooks = &mut example.policy.as_mut().unwrap().hooks;
@@ -360,7 +348,7 @@ fn after_a_crash_the_post_mortem_runs_before_the_rejoin_on_a_ready_peer_or_in_th
             example.observed.pods.get_mut(&0).unwrap().ready = false;
             example.observed.pods.get_mut(&2).unwrap().ready = ready;
             example.crash(1);
-            assert_eq!(play(&mut example, &result), [expected, "rejoin redis-1"]);
+            assert_eq!(example.play(&result), [expected, "rejoin redis-1"]);
             example.assert_at_rest();
         }
     }
@@ -370,80 +358,10 @@ fn after_a_crash_the_post_mortem_runs_before_the_rejoin_on_a_ready_peer_or_in_th
 fn a_planned_stop_and_an_end_of_its_own_get_no_post_mortem() {
     let mut example = with_post_mortem(None);
     example.new_pod(1);
-    assert_eq!(play(&mut example, &OK), ["rejoin redis-1"]);
+    assert_eq!(example.play(&OK), ["rejoin redis-1"]);
     example.stop(1, "Completed", 0);
     example.run_again(1);
-    assert_eq!(play(&mut example, &OK)[1..], ["rejoin redis-1"]);
-}
-
-/// A set of three whose rejoin, tried once, makes the pod anew when it fails.
-fn recreating() -> Example {
-    let mut example = Example::at_rest(3);
-    let hook = example.policy.as_mut().unwrap().hooks.rejoin.as_mut().unwrap();
-    (hook.retries, hook.on_failure) = (0, OnFailure::Recreate);
-    example
-}
-
-#[test]
-fn a_pod_whose_rejoin_fails_is_evicted_and_the_new_one_gets_its_own() {
-    let mut example = recreating();
-    example.crash(1);
-    play(&mut example, &EXIT_1);
-    assert!(example.evicted.len() > 1, "asked for until it is gone: {:?}", example.evicted);
-    assert!(example.evicted.iter().all(|pod| pod == "redis-1"));
-    example.new_pod(1);
-    assert_eq!(play(&mut example, &OK), ["rejoin redis-1", "rejoin redis-1"]);
-    example.assert_at_rest();
-    assert!(example.ledger.state.recreated.is_empty(), "a success ends the count");
-}
-
-#[test]
-fn a_pod_that_is_made_anew_in_vain_is_left_as_it_is_after_three_times_and_that_is_said() {
-    let mut example = recreating();
-    example.crash(1);
-    for time in 0..3 {
-        play(&mut example, &EXIT_1);
-        assert!(!example.evicted.is_empty(), "{time}");
-        example.evicted.clear();
-        example.new_pod(1);
-    }
-    play(&mut example, &EXIT_1);
-    assert!(example.evicted.is_empty());
-    let holds = example.decide().holds;
-    assert_eq!((holds.len(), holds[0].reason), (1, Hold::BreakerOpen), "{holds:?}");
-    assert!(example.last_record().message.ends_with("3 times in a row, which did not help: it is left as it is"));
-    example.crash(1);
-    play(&mut example, &OK);
-    example.assert_at_rest();
-}
-
-#[test]
-fn a_ready_pod_is_made_anew_only_while_enough_others_are_ready() {
-    for (others_ready, quorum, evicted) in
-        [(1, None, false), (2, None, true), (1, Some(Quorum::Number(1)), true), (2, Some(Quorum::Percent(100)), false)]
-    {
-        let mut example = recreating();
-        example.policy.as_mut().unwrap().protect.quorum = quorum;
-        example.observed.pods.get_mut(&0).unwrap().ready = others_ready == 2;
-        example.crash(1);
-        play(&mut example, &EXIT_1);
-        assert_eq!(!example.evicted.is_empty(), evicted, "{others_ready} {quorum:?}");
-        let held = example.decide().holds.iter().any(|hold| hold.reason == Hold::Quorum);
-        assert_eq!(held, !evicted);
-    }
-}
-
-#[test]
-fn a_container_that_restarts_by_itself_keeps_its_pod() {
-    let mut example = recreating();
-    example.observed.pods.get_mut(&0).unwrap().ready = false;
-    example.crash(1);
-    play(&mut example, &EXIT_1);
-    assert!(example.evicted.is_empty(), "the quorum holds it");
-    example.crash(1);
-    play(&mut example, &OK);
-    assert!(example.evicted.is_empty());
-    example.assert_at_rest();
+    assert_eq!(example.play(&OK)[1..], ["rejoin redis-1"]);
 }
 
 #[test]
@@ -454,5 +372,5 @@ fn a_hook_for_ready_pods_waits_until_its_pod_is_ready() {
     example.observed.pods.get_mut(&1).unwrap().ready = false;
     assert!(example.pass().steps.is_empty());
     example.observed.pods.get_mut(&1).unwrap().ready = true;
-    assert_eq!(play(&mut example, &OK), ["rejoin redis-1"]);
+    assert_eq!(example.play(&OK), ["rejoin redis-1"]);
 }

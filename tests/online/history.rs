@@ -1,55 +1,33 @@
-//! `guardian history` and `guardian adopt`, against a cluster in memory.
+//! `guardian history` and `guardian adopt`.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
-
-mod command;
-
-use std::process::Command;
-
-use command::Done;
+use guardian_core::names;
 use guardian_core::sim::Resource;
-use guardian_testing::{Api, Fault, Served};
+use guardian_testing::Fault;
 use serde_json::{Value, json};
-use stateful_guardian::controller::Clock;
-use tempfile::TempDir;
+
+use super::World;
 
 const LEDGER: &str = "guardian-ledger-db";
 
-/// A namespace with a set and its claims, as one who may do everything sees it.
-struct World {
-    api: Api,
-    _served: Served,
-    folder: TempDir,
+/// A set with its claims, and claims of others.
+fn world() -> World {
+    let world = World::new();
+    let spec = json!({"replicas": 2, "volumeClaimTemplates": [{"metadata": {"name": "data"}}]});
+    world.put("apps/v1", "statefulsets", "shop", "db", json!({"spec": spec}));
+    for claim in ["data-db-0", "data-db-1", "data-db-other-0", "backup"] {
+        world.put("v1", "persistentvolumeclaims", "shop", claim, json!({}));
+    }
+    world
 }
 
 impl World {
-    fn new() -> Self {
-        let api = Api::new(Clock::system());
-        let served = Served::start(&api);
-        let folder = tempfile::tempdir().expect("a folder");
-        served.write_kubeconfig(&folder.path().join("config"), "shop");
-        let world = Self { api, _served: served, folder };
-        world.create("v1", "namespaces", "", "shop", json!({}));
-        let spec = json!({"replicas": 2, "volumeClaimTemplates": [{"metadata": {"name": "data"}}]});
-        world.create("apps/v1", "statefulsets", "shop", "db", json!({"spec": spec}));
-        for claim in ["data-db-0", "data-db-1", "data-db-other-0", "backup"] {
-            world.create("v1", "persistentvolumeclaims", "shop", claim, json!({}));
-        }
-        world
-    }
-
-    fn create(&self, api_version: &str, plural: &str, namespace: &str, name: &str, object: Value) {
-        let key = Resource::new(api_version, plural).named(namespace, name);
-        self.api.world(|world| world.create(&key, object, Clock::system().now()).map(drop)).expect("a new object");
-    }
-
     fn ledger(&self, state: &Value, history: &[Value]) {
         let lines: Vec<String> = history.iter().map(Value::to_string).collect();
         let data = json!({"state": state.to_string(), "history": lines.join("\n")});
-        self.create("v1", "configmaps", "shop", LEDGER, json!({"data": data}));
+        self.put("v1", "configmaps", "shop", LEDGER, json!({"data": data}));
     }
 
-    fn state(&self) -> Value {
+    fn ledger_state(&self) -> Value {
         let key = Resource::new("v1", "configmaps").named("shop", LEDGER);
         let map = self.api.world(|world| world.get(&key).cloned()).expect("a ledger");
         serde_json::from_str(map["data"]["state"].as_str().unwrap_or_default()).expect("JSON")
@@ -58,11 +36,6 @@ impl World {
     fn uid(&self, claim: &str) -> String {
         let key = Resource::new("v1", "persistentvolumeclaims").named("shop", claim);
         self.api.world(|world| world.get(&key).expect("a claim")["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
-    }
-
-    fn guardian(&self, arguments: &[&str]) -> Done {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_guardian"));
-        command::run(command.args(arguments).env("KUBECONFIG", self.folder.path().join("config")), "")
     }
 }
 
@@ -79,7 +52,7 @@ fn state() -> Value {
 
 #[test]
 fn history_tells_the_records_and_what_is_open_for_people_and_for_scripts() {
-    let world = World::new();
+    let world = world();
     let mut open = state();
     open["episodes"] = json!({"start-1": {
         "scenario": "start", "hook": "rejoin", "scope": {"pod": "u"}, "reason": "OOMKilled", "why": "it was killed", "pod": "db-1",
@@ -103,7 +76,7 @@ fn history_tells_the_records_and_what_is_open_for_people_and_for_scripts() {
 
 #[test]
 fn a_set_without_a_ledger_and_a_broken_ledger_are_told_with_what_to_do() {
-    let world = World::new();
+    let world = world();
     let nothing = world.guardian(&["history", "db"]);
     assert_eq!(nothing.code, Some(1));
     assert!(nothing.stderr.contains("no ConfigMap guardian-ledger-db"), "{}", nothing.stderr);
@@ -119,12 +92,12 @@ fn a_set_without_a_ledger_and_a_broken_ledger_are_told_with_what_to_do() {
 #[test]
 fn adopt_writes_what_a_person_says_of_the_claims_of_the_set_and_of_no_other() {
     for (flag, word) in [("--bootstrapped", "member"), ("--new", "new")] {
-        let world = World::new();
+        let world = world();
         world.ledger(&state(), &[]);
         let done = world.guardian(&["adopt", "db", flag]);
         assert_eq!(done.code, Some(0), "{}", done.stderr);
         assert!(done.stdout.starts_with("data-db-0, data-db-1 hold "), "{}", done.stdout);
-        let state = world.state();
+        let state = world.ledger_state();
         let said = state["volumes"].as_object().expect("volumes");
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!((&said[&world.uid("data-db-0")], &said[&world.uid("data-db-1")]), (&json!(word), &json!(word)));
@@ -136,17 +109,17 @@ fn adopt_writes_what_a_person_says_of_the_claims_of_the_set_and_of_no_other() {
 
 #[test]
 fn adopt_makes_the_ledger_where_there_is_none_and_writes_nothing_in_a_dry_run() {
-    let world = World::new();
+    let world = world();
     let dry = world.guardian(&["adopt", "db", "--bootstrapped", "--dry-run"]);
     assert_eq!((dry.code, dry.stdout.trim_end().ends_with("(dry run)")), (Some(0), true), "{}", dry.stderr);
     assert_eq!(world.guardian(&["history", "db"]).code, Some(1), "nothing was written");
     assert_eq!(world.guardian(&["adopt", "db", "--bootstrapped"]).code, Some(0));
-    assert_eq!(world.state()["bootstrapped"], false, "the rejoin of its pods will say so");
+    assert_eq!(world.ledger_state()["bootstrapped"], false, "the rejoin of its pods will say so");
 }
 
 #[test]
 fn adopt_needs_one_of_two_words_and_loses_no_write_of_another() {
-    let world = World::new();
+    let world = world();
     world.ledger(&state(), &[]);
     assert_eq!(world.guardian(&["adopt", "db"]).code, Some(2));
     assert_eq!(world.guardian(&["adopt", "db", "--new", "--bootstrapped"]).code, Some(2));
@@ -159,9 +132,18 @@ fn adopt_needs_one_of_two_words_and_loses_no_write_of_another() {
 }
 
 #[test]
+fn adopt_says_nothing_of_a_claim_that_has_the_mark_already() {
+    let world = world();
+    let marked = json!({"metadata": {"annotations": {(names::MEMBER): "db"}}});
+    world.put("v1", "persistentvolumeclaims", "shop", "data-db-0", marked);
+    let done = world.guardian(&["adopt", "db", "--new", "--dry-run"]);
+    assert!(done.stdout.starts_with("data-db-1 holds nothing"), "{}", done.stdout);
+}
+
+#[test]
 fn their_help_has_examples() {
     for name in ["history", "adopt"] {
-        let help = command::guardian(&[name, "--help"], "");
+        let help = world().guardian(&[name, "--help"]);
         assert!(help.stdout.contains(&format!("guardian {name} -n shop redis")), "{}", help.stdout);
     }
 }
