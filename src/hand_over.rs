@@ -40,7 +40,7 @@ impl HandOvers {
 
     /// When the hand-over of the pod with this uid has begun; `None` when it has not.
     pub(crate) async fn began(&self, pod_uid: &str) -> kube::Result<Option<Timestamp>> {
-        Ok(self.leases.get_opt(&name(pod_uid)).await?.as_ref().map(began))
+        Ok(self.leases.get_opt(&name(pod_uid)).await?.as_ref().map(of_lease))
     }
 
     /// Writes down that a hand-over begins. Says whether it was this call that did.
@@ -76,7 +76,7 @@ impl HandOvers {
         let wanted = ListParams::default().labels(&format!("{}=true", names::HAND_OVER)).limit(PAGE);
         let leases = self.leases.list(&wanted).await?.items;
         let mut swept = 0;
-        for lease in leases.iter().filter(|lease| now.duration_since(began(lease)) >= KEPT) {
+        for lease in leases.iter().filter(|lease| now.duration_since(of_lease(lease)) >= KEPT) {
             let same = Preconditions { uid: lease.uid(), resource_version: lease.resource_version() };
             let params = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
             match self.leases.delete(&lease.name_any(), &params).await {
@@ -109,12 +109,15 @@ fn lease(hand_over: &HandOver, now: Timestamp) -> Lease {
     Lease { metadata, spec: Some(spec) }
 }
 
-/// The earlier of what its writer and what the API server took for the time, so that one wrong clock makes a wait shorter, never longer.
-/// One without a time is over.
-fn began(lease: &Lease) -> Timestamp {
-    let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()).map(|time| time.0);
-    let created = lease.metadata.creation_timestamp.as_ref().map(|time| time.0);
-    acquired.into_iter().chain(created).min().unwrap_or(Timestamp::UNIX_EPOCH)
+fn of_lease(lease: &Lease) -> Timestamp {
+    began(lease.spec.as_ref().and_then(|spec| spec.acquire_time.as_ref()), &lease.metadata)
+}
+
+/// When a hand-over began: the earlier of what the writer of its Lease and what the API server took for the time, so that one wrong clock makes a wait
+/// shorter, never longer. One without a time is over.
+pub(crate) fn began(acquired: Option<&MicroTime>, metadata: &ObjectMeta) -> Timestamp {
+    let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
+    acquired.map(|time| time.0).into_iter().chain(created).min().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// A pod, without all that is not read.

@@ -67,6 +67,9 @@ pub struct State {
     /// Pods that were made anew because their hook failed, by ordinal, since it last succeeded.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recreated: BTreeMap<u32, u32>,
+    /// Hand-overs whose hook has ended, by `metadata.uid` of the pod: when each began.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub handed_over: BTreeMap<String, Timestamp>,
     /// The last start of each ordinal that needs nothing more. A start needs an answer if and only if it differs from this.
     #[serde(default)]
     pub answered: BTreeMap<u32, Start>,
@@ -272,6 +275,7 @@ impl Ledger {
                 replicas: None,
                 given_up: BTreeMap::new(),
                 recreated: BTreeMap::new(),
+                handed_over: BTreeMap::new(),
                 answered: BTreeMap::new(),
                 episodes: BTreeMap::new(),
                 runs: BTreeMap::new(),
@@ -351,6 +355,12 @@ impl State {
     pub fn adopt(&mut self, volumes: impl IntoIterator<Item = String>, what: Adopted) {
         self.volumes.extend(volumes.into_iter().map(|uid| (uid, what)));
         self.given_up.clear();
+    }
+
+    /// Notes that the hook of a hand-over has ended. Those that began an hour earlier are forgotten: their Leases live for 11 minutes.
+    pub(crate) fn hand_over(&mut self, pod_uid: &str, began: Timestamp) {
+        self.handed_over.retain(|_, other| began.duration_since(*other) < jiff::SignedDuration::from_hours(1));
+        self.handed_over.insert(pod_uid.to_owned(), began);
     }
 
     /// Forgets what was known of older data under the same name.

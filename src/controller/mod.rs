@@ -16,6 +16,7 @@ mod action;
 mod api;
 mod clock;
 mod exec;
+mod hand_over;
 mod lease;
 mod ledger;
 mod observed;
@@ -157,7 +158,7 @@ async fn lead(
         roles: Roles::new(Arc::clone(&exec), config.clock.clone(), asking),
         runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
-        hands: Hands::new(client.clone()),
+        hands: Hands::new(client.clone(), config.namespace.clone()),
         recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
         clock: config.clock,
         passes: Semaphore::new(MAX_PASSES),

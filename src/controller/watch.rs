@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource};
 
 use super::SetKey;
 use super::api::call;
+use super::hand_over::Waiting;
 use super::observed::{Claim, Namespace, Pod, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
@@ -32,6 +33,7 @@ const MAX_DEPARTED: usize = 10_000;
 pub(super) struct Cluster {
     sets: Store<StatefulSet>,
     pods: Store<Pod>,
+    waiting: Store<Waiting>,
     claims: Store<Claim>,
     namespaces: Store<Namespace>,
     policies: Mutex<Watched>,
@@ -45,6 +47,7 @@ pub(super) struct Cluster {
 pub(super) struct Writers {
     sets: Writer<StatefulSet>,
     pods: Writer<Pod>,
+    waiting: Writer<Waiting>,
     claims: Writer<Claim>,
     namespaces: Writer<Namespace>,
 }
@@ -54,6 +57,7 @@ impl Cluster {
     pub(super) fn new(policies: Watched) -> (Self, Writers, mpsc::Receiver<Stopping>) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
+        let (waiting, waiting_writer) = reflector::store();
         let (claims, claims_writer) = reflector::store();
         let (namespaces, namespaces_writer) = reflector::store();
         let (policies_listed, _) = tokio::sync::watch::channel(false);
@@ -61,9 +65,25 @@ impl Cluster {
         let (policies, departed) = (Mutex::new(policies), Mutex::default());
         let (sender, stopping) = mpsc::channel(stops::QUEUE);
         let sender = Mutex::new(sender);
-        let cluster =
-            Self { sets, pods, claims, namespaces, policies, policies_listed, approvals_listed, departed, stopping: sender };
-        let writers = Writers { sets: sets_writer, pods: pods_writer, claims: claims_writer, namespaces: namespaces_writer };
+        let cluster = Self {
+            sets,
+            pods,
+            waiting,
+            claims,
+            namespaces,
+            policies,
+            policies_listed,
+            approvals_listed,
+            departed,
+            stopping: sender,
+        };
+        let writers = Writers {
+            sets: sets_writer,
+            pods: pods_writer,
+            waiting: waiting_writer,
+            claims: claims_writer,
+            namespaces: namespaces_writer,
+        };
         (cluster, writers, stopping)
     }
 
@@ -110,6 +130,11 @@ impl Cluster {
             stream::iter(keys.collect::<Vec<_>>())
         });
 
+        // Nothing waits for these to be listed: that there are none means nothing.
+        let waiting = events(Api::<Waiting>::namespaced(client.clone(), installation), labelled(names::HAND_OVER));
+        let waiting = quiet(waiting.reflect(writers.waiting).touched_objects(), "Leases of hand-overs");
+        let waiting = waiting.filter_map(|lease| future::ready(lease.set()));
+
         let namespaces = events(Api::<Namespace>::all(client.clone()), labelled(names::ENABLED)).modify(Namespace::slim);
         let namespaces = quiet(namespaces.reflect(writers.namespaces).touched_objects(), "namespaces");
         let namespaces = namespaces.filter_map(|n| future::ready(n.metadata.name));
@@ -126,7 +151,7 @@ impl Cluster {
 
         let whole = stream::select(namespaces, stream::select(policies, approvals));
         let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
-        stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), whole.boxed()])
+        stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), waiting.boxed(), whole.boxed()])
     }
 
     /// One set with its pods and runs; `None` where the guardian has no business, or nothing to do.
@@ -167,8 +192,11 @@ impl Cluster {
             volumes.extend(claim.and_then(|claim| Some((ordinal, claim.observed(&key.name)?))));
         }
         let (running, ends) = runs.of(&key);
+        let waiting = self.waiting.state();
+        let hand_overs = waiting.iter().filter(|lease| lease.set().as_ref() == Some(&key)).filter_map(|lease| lease.observed());
+        let hand_overs = hand_overs.collect();
         let roles = BTreeMap::new();
-        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, roles, running, ends })
+        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, roles, hand_overs, running, ends })
     }
 
     /// The policy of a set.

@@ -150,6 +150,11 @@ impl Stage {
         self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
+    /// The same with a fraction, as a `MicroTime` has it.
+    pub(crate) fn micros(&self) -> String {
+        self.clock.now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    }
+
     pub(crate) fn next_container(&self) -> String {
         format!("containerd://{:012x}{:052x}", self.born.fetch_add(1, Ordering::Relaxed) + 1, 0)
     }

@@ -268,6 +268,27 @@ impl Stage {
         });
     }
 
+    /// An eviction of this pod was asked for, and waits: the webhook has made its Lease, for each of the controllers.
+    pub fn hand_over(&self, ordinal: u32) {
+        let (pod, now) = (self.get(&pod_key(ordinal)), self.micros());
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"labels": {(names::HAND_OVER): "true"}},
+            "spec": {"holderIdentity": format!("{NAMESPACE}/{SET}-{ordinal}"), "acquireTime": now, "leaseDurationSeconds": 100},
+        });
+        let name = format!("{}{}", names::HAND_OVER_PREFIX, pod["metadata"]["uid"].as_str().unwrap_or_default());
+        for n in 0..MAX_LEADERS {
+            self.create(&Resource::new("coordination.k8s.io/v1", "leases").named(&installation(n), &name), lease.clone());
+        }
+    }
+
+    /// How many evictions wait, as the first controller knows it.
+    #[must_use]
+    pub fn hand_overs(&self) -> usize {
+        let leases = Resource::new("coordination.k8s.io/v1", "leases");
+        let waits = |lease: &&Value| lease["metadata"]["labels"][names::HAND_OVER] == "true";
+        self.api.world(|world| world.list(&leases, &installation(0)).filter(waits).count())
+    }
+
     /// The ledger's state; null when there is none.
     #[must_use]
     pub fn state(&self) -> Value {

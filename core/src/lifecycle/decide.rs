@@ -2,10 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::observed::{Observed, Volume};
+use super::observed::{HandOver, Observed, Volume};
 use super::room::Room;
 use super::step::Step;
-use super::{bootstrap, levels, life, roles, start};
+use super::{bootstrap, hand_over, levels, life, roles, start};
 use crate::ledger::State;
 use crate::policy::Policy;
 use crate::reason;
@@ -30,6 +30,8 @@ pub struct Levels {
     pub marks: Vec<Volume>,
     /// Pods whose label of the role is not what it should be.
     pub roles: Vec<Relabel>,
+    /// Hand-overs that are over: their Leases can go.
+    pub hand_overs: Vec<HandOver>,
 }
 
 /// A pod whose label `stateful-guardian.io/role` has to change.
@@ -79,7 +81,7 @@ pub(super) enum Next {
 }
 
 /// The only list of priorities: what comes first takes the room.
-const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, start::SCENARIO];
+const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, hand_over::SCENARIO, start::SCENARIO];
 
 /// Decides. `policy` is `None` when none guards the set (any more).
 #[must_use]
@@ -87,6 +89,7 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
     let view = View { observed, policy, ledger, now };
     let mut decision = Decision { levels: levels::of(&view), ..Decision::default() };
     roles::keep(&view, &mut decision);
+    decision.levels.hand_overs = hand_over::ended(&view);
     let mut room = Room::new(ledger);
     // What was known is of another set: it is forgotten before anything is decided on it.
     let another = life::is_another(&view);

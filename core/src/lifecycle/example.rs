@@ -66,6 +66,7 @@ impl Example {
                 departed: BTreeMap::new(),
                 volumes: BTreeMap::new(),
                 roles: BTreeMap::new(),
+                hand_overs: Vec::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             },

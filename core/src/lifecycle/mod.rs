@@ -3,6 +3,7 @@
 mod attempt;
 mod bootstrap;
 mod decide;
+mod hand_over;
 mod levels;
 mod life;
 mod observed;
@@ -20,6 +21,6 @@ mod property;
 
 pub use attempt::refusal;
 pub use decide::{Decision, Held, Levels, Relabel, decide};
-pub use observed::{Container, Departed, Observed, Pod, RunEnd, Set, Terminated, Volume};
+pub use observed::{Container, Departed, HandOver, Observed, Pod, RunEnd, Set, Terminated, Volume};
 pub use roles::primary;
 pub use step::{Settles, Step};

@@ -24,10 +24,29 @@ pub struct Observed {
     pub volumes: BTreeMap<u32, Volume>,
     /// What this process has heard of their roles, by ordinal.
     pub roles: BTreeMap<u32, Witness>,
+    /// The evictions of its pods that wait until a role was handed over.
+    pub hand_overs: Vec<HandOver>,
     /// Ids of the runs that this process is carrying out.
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.
     pub ends: BTreeMap<String, RunEnd>,
+}
+
+/// An eviction that the webhook keeps waiting, as its Lease tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandOver {
+    /// Name of the Lease.
+    pub lease: String,
+    /// `metadata.uid` of the Lease.
+    pub uid: String,
+    /// `metadata.resourceVersion` of the Lease.
+    pub version: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// `metadata.uid` of the pod.
+    pub pod_uid: String,
+    /// When the eviction was first asked for.
+    pub began: Timestamp,
 }
 
 /// A StatefulSet.

@@ -85,6 +85,13 @@ pub enum Settles {
     Recreated,
     /// There is a cluster, and the pod in which it was made is in it.
     Bootstrap,
+    /// This hand-over, however it went.
+    HandOver {
+        /// `metadata.uid` of the pod.
+        pod_uid: String,
+        /// When it began.
+        began: Timestamp,
+    },
     /// It is not tried again before something changes.
     GivesUp(GivenUp),
 }
@@ -170,9 +177,13 @@ impl Settles {
             state.given_up.insert(episode.scenario, why.clone());
             return;
         }
+        if let Self::HandOver { pod_uid, began } = self {
+            state.hand_over(pod_uid, *began);
+            return;
+        }
         let (Some(ordinal), Some(start)) = (episode.ordinal, episode.start) else { return };
         match self {
-            Self::Nothing | Self::GivesUp(_) => return,
+            Self::Nothing | Self::HandOver { .. } | Self::GivesUp(_) => return,
             Self::Bootstrap => drop(state.given_up.remove(&episode.scenario)),
             Self::Recreated => *state.recreated.entry(ordinal).or_default() += 1,
             Self::Start if verdict == Verdict::Succeeded => drop(state.recreated.remove(&ordinal)),

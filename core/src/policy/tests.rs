@@ -212,7 +212,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "hooks.position",
         "hooks.restart",
         "hooks.leave",
-        "hooks.switchover",
         "hooks.beforeUpdate",
         "hooks.afterUpdate",
         "hooks.shutdown",

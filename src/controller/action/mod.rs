@@ -1,6 +1,7 @@
 //! What the controller does to pods and what belongs to them, one file a kind. None of it fails a pass: what is refused is held, and comes again.
 
 mod ask_role;
+mod end_hand_over;
 mod evict;
 mod label_role;
 mod mark;
@@ -35,11 +36,12 @@ pub(super) struct Refused {
 /// Writes to workloads.
 pub(super) struct Hands {
     client: Client,
+    installation: String,
 }
 
 impl Hands {
-    pub(super) const fn new(client: Client) -> Self {
-        Self { client }
+    pub(super) const fn new(client: Client, installation: String) -> Self {
+        Self { client, installation }
     }
 
     /// Keeps the levels of a decision.
@@ -60,6 +62,12 @@ impl Hands {
             let again = if error.is_denied() { ASK_AGAIN } else { LABEL_AGAIN };
             refused.again = refused.again.into_iter().chain([again]).min();
             refused.holds.extend(held("role", &error).filter(|_| error.is_denied()));
+        }
+        for hand_over in &levels.hand_overs {
+            // Nobody waits for it: whoever evicts the pod looks at its role first, and the webhook sweeps.
+            if let Err(error) = end_hand_over::end_hand_over(&self.client, &self.installation, hand_over).await {
+                tracing::warn!(lease = hand_over.lease, error = queue::chain(&error), "the Lease of a hand-over stays for now");
+            }
         }
         refused
     }

@@ -124,7 +124,6 @@ impl Check<'_> {
     }
 
     fn switchover(&mut self, hook: Spanned<schema::Hook>) -> Hook {
-        self.later("hooks.switchover");
         let at = hook.referenced;
         let hook = self.named(hook, Terms::of("switchover", By::Controller, &[Pods::Role]));
         let there = hook.target.is_some();
