@@ -89,10 +89,15 @@ impl Api {
         result
     }
 
-    /// Waits for the next change of the world.
+    /// Waits for the next change of the world, or of what goes on in its pods.
     pub async fn changed(&self) {
         // The sender lives as long as this.
         let _ = self.version.subscribe().changed().await;
+    }
+
+    /// Something has changed in a pod of which the API server knows nothing.
+    pub(crate) fn touch(&self) {
+        self.version.send_modify(|_| {});
     }
 
     /// All calls so far, in order.

@@ -169,6 +169,7 @@ impl Runner {
         };
         inner.started.push(order.clone());
         inner.claims.insert(name, claim.clone());
+        self.api.touch();
         claim
     }
 
