@@ -58,10 +58,12 @@ fn json_and_yaml_are_one_document_with_the_same_content() {
 }
 
 #[test]
-fn the_example_has_no_error_and_strict_counts_warnings() {
-    let output = guardian(&["lint", "-f", "examples/redis"], "");
-    assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.contains("0 errors"), "{}", output.stdout);
+fn the_examples_have_no_error_and_strict_counts_warnings() {
+    for folder in ["examples/redis", "examples/redis-failover"] {
+        let output = guardian(&["lint", "-f", folder], "");
+        assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains("0 errors"), "{}", output.stdout);
+    }
     let warns = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: p}\ndata:\n  policy.yaml: |\n    apiVersion: stateful-guardian.io/v1alpha1\n    kind: GuardianPolicy\n";
     assert_eq!(guardian(&["lint", "-f", "-"], warns).code, Some(0));
     let strict = guardian(&["lint", "-f", "-", "--strict"], warns);

@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
 
 mod clients;
+mod drain;
 mod large;
 mod pinning;
 mod rotation;

@@ -2,8 +2,10 @@
 
 use guardian_core::ledger::{Ledger, Verdict};
 use guardian_core::names;
+use guardian_e2e::ledger::attempts;
 use guardian_e2e::{
-    Failure, Namespace, Outcome, container_id, eventually, example, guardian, installation, namespace, policy, until_gone,
+    Failure, Namespace, Outcome, container_id, eventually, example, guardian, installation, is_ready, manifest, namespace,
+    policy, restarts, until, until_gone,
 };
 use k8s_openapi::api::core::v1::Pod;
 
@@ -57,6 +59,49 @@ async fn a_redis_is_made_once_joined_and_recognised_on_its_old_volumes() -> Outc
         let ledger = ns.ledger(SET).await?;
         assert_eq!((runs(&ledger, "bootstrap").len(), runs(&ledger, "join").len()), (1, 1));
         assert_eq!(runs(&ledger, "rejoin").len(), 2, "{:?}", ledger.records().collect::<Vec<_>>());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_out_of_memory_kill_is_told_from_a_crash_examined_by_the_peer_and_rejoined() -> Outcome {
+    namespace::enabled("redis-oom", async |ns| {
+        apply_policy(ns).await?;
+        let image = "image: redis:5-alpine";
+        let limited =
+            manifest("statefulset.yaml")?.replace(image, &format!("{image}\n        resources: {{limits: {{memory: 64Mi}}}}"));
+        ns.kubectl.with_input(&["apply", "-f", "-"], &limited).await?.ok()?;
+        made(ns).await?;
+        replicates(ns).await?;
+        assert_eq!(redis(ns, FIRST, &["set", "greeting", "hello"]).await?, "OK");
+        // A replica takes no writes from clients: as a master of its own, until it is told otherwise, it takes more than it may have.
+        redis(ns, SECOND, &["replicaof", "no", "one"]).await?;
+        let _ = ns.kubectl.run(&["exec", SECOND, "--", "redis-cli", "setrange", "large", "200000000", "x"]).await?;
+        let back = until(&ns.api::<Pod>(), SECOND, "the server runs again", |now| {
+            if restarts(now) == 0 { Err("no restart".to_owned()) } else { is_ready(now) }
+        })
+        .await?;
+        let ledger = ns.until_answered(SET, SECOND, &container_id(&back), Verdict::Succeeded).await?;
+        let rejoins = attempts(&ledger, "rejoin", SECOND);
+        assert_eq!(rejoins.iter().map(|run| run.reason.as_str()).collect::<Vec<_>>(), ["OOMKilled"]);
+        assert_eq!(
+            ns.kubectl.exec(FIRST, &["cat", "/data/examined"]).await?.trim(),
+            format!("{SECOND} OOMKilled seen by {FIRST}")
+        );
+        replicates(ns).await?;
+        assert_eq!(redis(ns, SECOND, &["get", "greeting"]).await?, "hello");
+
+        let told = guardian(&["history", "-n", &ns.name, SET]).await?.ok()?;
+        for words in [
+            "FirstStart  bootstrap",
+            "FirstStart  join",
+            "OOMKilled   postMortem",
+            "OOMKilled   rejoin",
+            "(OOMKilled): rejoin succeeded after",
+        ] {
+            assert!(told.stdout.contains(words), "`{words}` in\n{}", told.stdout);
+        }
         Ok(())
     })
     .await

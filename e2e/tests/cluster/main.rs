@@ -13,6 +13,7 @@ mod offline;
 mod policies;
 mod readiness;
 mod rejoin;
+mod stops;
 mod templates;
 mod tutorial;
 mod words;
