@@ -6,10 +6,9 @@ use jiff::SignedDuration;
 
 use super::attempt::{Course, later, step};
 use super::decide::{Next, View};
-use super::observed::Observed;
+use super::room::quorum;
 use super::step::{Settles, Step};
 use crate::ledger::{Record, Verdict};
-use crate::policy::{Policy, Quorum};
 use crate::reason;
 
 /// The act, in place of a hook's name.
@@ -71,17 +70,6 @@ pub(super) fn holds(view: &View<'_>) -> impl Iterator<Item = Next> {
         let why = format!("pod {}-{ordinal} was made anew {times} times in a row, which did not help", view.observed.set.name);
         Next::Hold { until: None, reason: reason::Hold::BreakerOpen, why }
     })
-}
-
-/// How many pods must stay ready. Below three replicas it is at most one less than there are: else nothing could ever be done.
-pub(super) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
-    let replicas = observed.set.ordinals.len();
-    let asked = match policy.and_then(|policy| policy.protect.quorum) {
-        None | Some(Quorum::Majority) => replicas / 2 + 1,
-        Some(Quorum::Number(number)) => usize::try_from(number).unwrap_or(usize::MAX),
-        Some(Quorum::Percent(percent)) => (replicas * usize::try_from(percent).unwrap_or(100)).div_ceil(100),
-    };
-    if replicas < 3 { asked.min(replicas.saturating_sub(1)) } else { asked }
 }
 
 #[cfg(test)]

@@ -2,8 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use super::observed::Observed;
 use super::step::Step;
 use crate::ledger::{Scope, State};
+use crate::policy::{Policy, Quorum};
+
+/// How many pods must stay ready. Below three replicas it is at most one less than there are: else nothing could ever be done.
+pub(super) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
+    let replicas = observed.set.ordinals.len();
+    let asked = policy.and_then(|policy| policy.protect.quorum).unwrap_or(Quorum::Majority);
+    let asked = usize::try_from(asked.of(u64::try_from(replicas).unwrap_or(u64::MAX))).unwrap_or(usize::MAX);
+    if replicas < 3 { asked.min(replicas.saturating_sub(1)) } else { asked }
+}
 
 /// The scopes that are held, and by which episode.
 pub(super) struct Room {

@@ -1,14 +1,14 @@
 //! How many pods may go: PodDisruptionBudgets, quorum, replicas, update strategy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::rule::{
     BELOW_MIN_REPLICAS, BUDGET_ALLOWS_NOTHING, QUORUM_IMPOSSIBLE, QUORUM_WITHOUT_ROOM, TWO_BUDGETS, UPDATE_STRATEGY_SHADOWED,
 };
-use super::{Finding, Guarded, Objects, Subject, list, name, strings};
-use crate::policy::{Policy, Quorum, Requirement, Selector};
+use super::{Finding, Guarded, Objects, Subject, name};
+use crate::policy::{Policy, Selector};
 
 pub(super) fn check(set: &Guarded<'_>, objects: &Objects<'_>) -> Vec<Finding> {
     let mut findings = budgets(set, objects);
@@ -47,21 +47,7 @@ fn budgets(set: &Guarded<'_>, objects: &Objects<'_>) -> Vec<Finding> {
 
 /// Does a PodDisruptionBudget select pods with these labels? An empty selector selects all, an absent one none (`policy/v1`).
 fn selects(budget: &Value, labels: &BTreeMap<String, String>) -> bool {
-    if !budget.pointer("/spec/selector").is_some_and(Value::is_object) {
-        return false;
-    }
-    let requirements = list(budget, "/spec/selector/matchExpressions").iter().filter_map(|e| {
-        let key = e.get("key")?.as_str()?.to_owned();
-        let values: BTreeSet<String> = list(e, "/values").iter().filter_map(|v| Some(v.as_str()?.to_owned())).collect();
-        match e.get("operator")?.as_str()? {
-            "In" => Some(Requirement::In(key, values)),
-            "NotIn" => Some(Requirement::NotIn(key, values)),
-            "Exists" => Some(Requirement::Exists(key)),
-            "DoesNotExist" => Some(Requirement::DoesNotExist(key)),
-            _ => None,
-        }
-    });
-    Selector { labels: strings(budget, "/spec/selector/matchLabels"), requirements: requirements.collect() }.matches(labels)
+    budget.pointer("/spec/selector").and_then(Selector::read).is_some_and(|selector| selector.matches(labels))
 }
 
 /// The field that lets no pod go, and its value.
@@ -89,11 +75,7 @@ fn pods(value: &Value, replicas: u64) -> Option<u64> {
 
 fn quorum(set: &Guarded<'_>, policy: &Policy) -> Option<Finding> {
     let replicas = set.replicas();
-    let quorum = match policy.protect.quorum? {
-        Quorum::Majority => replicas / 2 + 1,
-        Quorum::Number(n) => u64::from(n),
-        Quorum::Percent(percent) => replicas.saturating_mul(u64::from(percent)).div_ceil(100),
-    };
+    let quorum = policy.protect.quorum?.of(replicas);
     let rule = match quorum {
         // A set that is scaled to nothing has nothing to keep.
         _ if replicas == 0 => return None,

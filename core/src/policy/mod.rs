@@ -125,6 +125,18 @@ pub enum Quorum {
     Percent(u32),
 }
 
+impl Quorum {
+    /// How many pods that is, of so many replicas. It may be more than there are.
+    #[must_use]
+    pub fn of(self, replicas: u64) -> u64 {
+        match self {
+            Self::Majority => replicas / 2 + 1,
+            Self::Number(number) => number.into(),
+            Self::Percent(percent) => replicas.saturating_mul(percent.into()).div_ceil(100),
+        }
+    }
+}
+
 /// What becomes of a request to delete the set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Deletion {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 /// Which objects are meant, by their labels. All requirements must hold; none at all means every object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
@@ -25,6 +27,24 @@ pub enum Requirement {
 }
 
 impl Selector {
+    /// Reads one that stands in an object; `None` where it is no object. What the API server would not have let through says nothing here.
+    #[must_use]
+    pub fn read(selector: &Value) -> Option<Self> {
+        let selector = selector.as_object()?;
+        let labels = selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+        let requirements = selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten();
+        Some(Self { labels, requirements: requirements.filter_map(Requirement::read).collect() })
+    }
+
+    /// The same without what it says of these labels.
+    #[must_use]
+    pub fn without(mut self, keys: &[&str]) -> Self {
+        self.labels.retain(|key, _| !keys.contains(&key.as_str()));
+        self.requirements.retain(|requirement| !keys.contains(&requirement.key()));
+        self
+    }
+
     /// Does an object with these labels fulfil every requirement?
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -33,6 +53,25 @@ impl Selector {
 }
 
 impl Requirement {
+    fn read(entry: &Value) -> Option<Self> {
+        let key = entry.get("key")?.as_str()?.to_owned();
+        let values = entry.get("values").and_then(Value::as_array).into_iter().flatten();
+        let values: BTreeSet<String> = values.filter_map(|value| Some(value.as_str()?.to_owned())).collect();
+        match entry.get("operator")?.as_str()? {
+            "In" => Some(Self::In(key, values)),
+            "NotIn" => Some(Self::NotIn(key, values)),
+            "Exists" => Some(Self::Exists(key)),
+            "DoesNotExist" => Some(Self::DoesNotExist(key)),
+            _ => None,
+        }
+    }
+
+    fn key(&self) -> &str {
+        match self {
+            Self::In(key, _) | Self::NotIn(key, _) | Self::Exists(key) | Self::DoesNotExist(key) => key,
+        }
+    }
+
     fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
