@@ -29,6 +29,9 @@ pub const MEMBER: &str = "stateful-guardian.io/member";
 /// StatefulSet annotation: `"true"` lets it be deleted although its policy says `deletion: deny`.
 pub const ALLOW_DELETION: &str = "stateful-guardian.io/allow-deletion";
 
+/// PodDisruptionBudget label: a guardian has made it, for the set that its name names after `guardian-`.
+pub const BUDGET: &str = "stateful-guardian.io/budget";
+
 /// Lease label, in the guardian's own namespace: a pod waits there for its eviction until its role has moved.
 pub const HAND_OVER: &str = "stateful-guardian.io/hand-over";
 /// Name of such a Lease: this, and the pod's uid.

@@ -151,6 +151,8 @@ reasons! {
         BreakerOpen,
         /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.
         Budget,
+        /// A PodDisruptionBudget of somebody else selects pods of the set, so there is none of ours.
+        OtherBudget,
         /// The API server did not answer, or not well.
         ApiUnavailable,
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use guardian_core::names;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::approve::{self, ApproveError};
@@ -113,13 +114,18 @@ pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
         };
         // The label first: from then on nothing of ours acts there, whatever becomes of the rights.
         target.label(&cluster, json!(null)).await?;
+        let delete = DeleteParams { dry_run: target.dry_run, ..DeleteParams::default() };
         let bindings: Api<RoleBinding> = Api::namespaced(cluster.client.clone(), &target.namespace);
         let what = format!("delete the RoleBinding {CONTROLLER} in {}", target.namespace);
-        let delete = DeleteParams { dry_run: target.dry_run, ..DeleteParams::default() };
         match call(what, bindings.delete(CONTROLLER, &delete)).await {
             Err(error) if error.code() == Some(404) => {}
             other => drop(other?),
         }
+        // Without the rights it makes none anew.
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(cluster.client.clone(), &target.namespace);
+        let ours = ListParams::default().labels(names::BUDGET);
+        let what = format!("delete the PodDisruptionBudgets of the guardian in {}", target.namespace);
+        call(what, budgets.delete_collection(&delete, &ours)).await?;
         target.say("disabled");
         match ejection {
             Some(ejection) => Ok(ejection.carry_out(&cluster, target.dry_run).await?),

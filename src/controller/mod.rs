@@ -51,7 +51,6 @@ pub use clock::Clock;
 pub use exec::{Exec, ExecError, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
-pub use observed::HOLD;
 pub use runs::Bounds;
 
 use crate::policies::Watched;

@@ -6,18 +6,22 @@ use std::collections::BTreeMap;
 
 use guardian_core::lifecycle::{self, Departed};
 use guardian_core::names;
+use guardian_core::policy::Selector;
 use guardian_core::stop::{Leaving, Owner};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
 use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget as CoreBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::SetKey;
 use super::stops::Stopping;
 
-/// Annotation of a StatefulSet or a namespace: nothing is begun for it, and this is the reason.
-pub const HOLD: &str = "stateful-guardian.io/hold";
+/// Labels that the pods of one set do not have in common.
+const PER_POD: [&str; 4] =
+    ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "controller-revision-hash", names::ROLE];
 
 /// A guarded pod.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -130,6 +134,23 @@ struct SetSpec {
     ordinals: Ordinals,
     #[serde(default)]
     volume_claim_templates: Vec<Template>,
+    #[serde(default)]
+    selector: Value,
+    #[serde(default)]
+    template: PodTemplate,
+}
+
+/// `spec.template`.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PodTemplate {
+    #[serde(default)]
+    metadata: Labelled,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Labelled {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
 }
 
 /// One of `spec.volumeClaimTemplates`.
@@ -143,6 +164,24 @@ struct Template {
 #[resource(inherit = "CoreClaim")]
 pub(super) struct Claim {
     pub(super) metadata: ObjectMeta,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreBudget")]
+pub(super) struct Budget {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: BudgetSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BudgetSpec {
+    #[serde(default)]
+    selector: Value,
+    #[serde(default)]
+    max_unavailable: Value,
 }
 
 /// `spec.ordinals` (KEP-3335).
@@ -250,7 +289,7 @@ impl StatefulSet {
     /// Drops what is never read. Labels stay: policies select by them.
     pub(super) fn slim(&mut self) {
         let labels = self.metadata.labels.take();
-        keep(&mut self.metadata, &[], &[HOLD, names::POLICY]);
+        keep(&mut self.metadata, &[], &[names::HOLD, names::POLICY]);
         self.metadata.labels = labels;
     }
 
@@ -287,7 +326,9 @@ impl StatefulSet {
 
     /// As the core sees it.
     pub(super) fn observed(&self, namespace: &Namespace) -> lifecycle::Set {
-        let hold = self.annotation(HOLD).or_else(|| namespace.metadata.annotations.as_ref()?.get(HOLD).map(String::as_str));
+        let hold = self
+            .annotation(names::HOLD)
+            .or_else(|| namespace.metadata.annotations.as_ref()?.get(names::HOLD).map(String::as_str));
         lifecycle::Set {
             name: self.metadata.name.clone().unwrap_or_default(),
             uid: self.metadata.uid.clone().unwrap_or_default(),
@@ -296,6 +337,7 @@ impl StatefulSet {
             has_volumes: !self.spec.volume_claim_templates.is_empty(),
             service: self.spec.service_name.clone(),
             ordinals: self.ordinals(),
+            selector: self.spec.selector.clone(),
             hold: hold.map(|why| if why.is_empty() { "no reason given".to_owned() } else { why.to_owned() }),
         }
     }
@@ -332,10 +374,37 @@ impl Claim {
     }
 }
 
+impl Budget {
+    /// Drops what is never read.
+    pub(super) fn slim(&mut self) {
+        keep(&mut self.metadata, &[names::BUDGET], &[]);
+        self.metadata.owner_references = None;
+    }
+
+    /// As the core sees it; `None` where it is not ours for this set, and selects none of its pods.
+    pub(super) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Budget> {
+        let (metadata, name) = (&self.metadata, self.metadata.name.clone()?);
+        let is_marked = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::BUDGET));
+        let is_ours = is_marked && set.metadata.name.as_deref().is_some_and(|set| name == lifecycle::budget_name(set));
+        let selects = || {
+            // What each pod has of its own may be what the selector wants, at some time.
+            let selector = Selector::read(&self.spec.selector)?.without(&PER_POD);
+            Some(selector.matches(&set.spec.template.metadata.labels))
+        };
+        (is_ours || selects() == Some(true)).then_some(lifecycle::Budget {
+            name,
+            uid: metadata.uid.clone()?,
+            version: metadata.resource_version.clone()?,
+            is_ours,
+            max_unavailable: self.spec.max_unavailable.as_u64(),
+        })
+    }
+}
+
 impl Namespace {
     /// Drops what is never read.
     pub(super) fn slim(&mut self) {
-        keep(&mut self.metadata, &[], &[HOLD]);
+        keep(&mut self.metadata, &[], &[names::HOLD]);
     }
 }
 

@@ -17,7 +17,7 @@ use kube::{Api, Client, Resource};
 use super::SetKey;
 use super::api::call;
 use super::hand_over::Waiting;
-use super::observed::{Claim, Namespace, Pod, StatefulSet};
+use super::observed::{Budget, Claim, Namespace, Pod, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
 use super::stops::{self, Known, Stopping};
@@ -35,6 +35,7 @@ pub(super) struct Cluster {
     pods: Store<Pod>,
     waiting: Store<Waiting>,
     claims: Store<Claim>,
+    budgets: Store<Budget>,
     namespaces: Store<Namespace>,
     policies: Mutex<Watched>,
     policies_listed: tokio::sync::watch::Sender<bool>,
@@ -49,6 +50,7 @@ pub(super) struct Writers {
     pods: Writer<Pod>,
     waiting: Writer<Waiting>,
     claims: Writer<Claim>,
+    budgets: Writer<Budget>,
     namespaces: Writer<Namespace>,
 }
 
@@ -59,6 +61,7 @@ impl Cluster {
         let (pods, pods_writer) = reflector::store();
         let (waiting, waiting_writer) = reflector::store();
         let (claims, claims_writer) = reflector::store();
+        let (budgets, budgets_writer) = reflector::store();
         let (namespaces, namespaces_writer) = reflector::store();
         let (policies_listed, _) = tokio::sync::watch::channel(false);
         let (approvals_listed, _) = tokio::sync::watch::channel(false);
@@ -70,6 +73,7 @@ impl Cluster {
             pods,
             waiting,
             claims,
+            budgets,
             namespaces,
             policies,
             policies_listed,
@@ -82,6 +86,7 @@ impl Cluster {
             pods: pods_writer,
             waiting: waiting_writer,
             claims: claims_writer,
+            budgets: budgets_writer,
             namespaces: namespaces_writer,
         };
         (cluster, writers, stopping)
@@ -97,6 +102,7 @@ impl Cluster {
         self.sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
         // The senders are ours, so this cannot fail.
         let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
@@ -130,6 +136,10 @@ impl Cluster {
             stream::iter(keys.collect::<Vec<_>>())
         });
 
+        let budgets = events(Api::<Budget>::all(client.clone()), config()).modify(Budget::slim).reflect(writers.budgets);
+        let budgets = quiet(budgets.touched_objects(), "PodDisruptionBudgets");
+        let budgets = budgets.filter_map(|budget| future::ready(budget.metadata.namespace));
+
         // Nothing waits for these to be listed: that there are none means nothing.
         let waiting = events(Api::<Waiting>::namespaced(client.clone(), installation), labelled(names::HAND_OVER));
         let waiting = quiet(waiting.reflect(writers.waiting).touched_objects(), "Leases of hand-overs");
@@ -149,7 +159,7 @@ impl Cluster {
         let approvals = quiet(events(approvals, policies::only_approvals(config())), "approvals");
         let approvals = approvals.flat_map(move |event| stream::iter(maps.take_approvals(event)));
 
-        let whole = stream::select(namespaces, stream::select(policies, approvals));
+        let whole = stream::select_all([namespaces.boxed(), budgets.boxed(), policies.boxed(), approvals.boxed()]);
         let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
         stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), waiting.boxed(), whole.boxed()])
     }
@@ -195,8 +205,12 @@ impl Cluster {
         let waiting = self.waiting.state();
         let hand_overs = waiting.iter().filter(|lease| lease.set().as_ref() == Some(&key)).filter_map(|lease| lease.observed());
         let hand_overs = hand_overs.collect();
+        let budgets = self.budgets.state();
+        let budgets = budgets.iter().filter(|b| b.metadata.namespace.as_ref() == Some(&key.namespace));
+        let budgets = budgets.filter_map(|budget| budget.observed(set)).collect();
         let roles = BTreeMap::new();
-        Some(Observed { namespace: key.namespace, set: observed, pods, departed, volumes, roles, hand_overs, running, ends })
+        let namespace = key.namespace;
+        Some(Observed { namespace, set: observed, pods, departed, volumes, roles, hand_overs, budgets, running, ends })
     }
 
     /// The policy of a set.

@@ -180,7 +180,18 @@ impl Api {
                 let new = patched(old, &object())?;
                 world.update(key, new).cloned()
             }),
-            (&Method::DELETE, Some(key)) => world.delete(key),
+            (&Method::DELETE, Some(key)) => {
+                meets(world.get(key)?, &object()["preconditions"])?;
+                world.delete(key)
+            }
+            (&Method::DELETE, None) => {
+                let doomed = asked.list(world);
+                for object in doomed["items"].as_array().into_iter().flatten() {
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                    world.delete(&asked.resource.named(&asked.namespace, name))?;
+                }
+                Ok(doomed)
+            }
             _ => Err(Refused { code: 405, reason: "MethodNotAllowed", message: format!("{asked:?}") }),
         };
         let dry = asked.query("dryRun") == "All";
@@ -376,13 +387,25 @@ impl Asked {
     }
 }
 
+/// Is an object the one that the preconditions of its deletion mean?
+fn meets(object: &Value, preconditions: &Value) -> Result<(), Refused> {
+    for field in ["uid", "resourceVersion"] {
+        let wanted = &preconditions[field];
+        if wanted.is_string() && *wanted != object["metadata"][field] {
+            return Err(Refused {
+                code: 409,
+                reason: "Conflict",
+                message: format!("the {field} in the precondition does not match"),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The pod is marked as going, as the eviction API does it (KEP-3329); its kubelet takes it away. One that goes already is left as it is.
 fn evict(world: &mut World, key: &Key, eviction: &Value, now: Timestamp) -> Result<Value, Refused> {
     let pod = world.get(key)?;
-    let wanted = &eviction["deleteOptions"]["preconditions"]["uid"];
-    if wanted.is_string() && *wanted != pod["metadata"]["uid"] {
-        return Err(Refused { code: 409, reason: "Conflict", message: "the UID in the precondition does not match".to_owned() });
-    }
+    meets(pod, &eviction["deleteOptions"]["preconditions"])?;
     if pod["metadata"]["deletionTimestamp"].is_null() {
         world.edit(key, |pod| {
             pod["metadata"]["deletionTimestamp"] = json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());

@@ -98,7 +98,11 @@ impl Stage {
     }
 
     fn create_set(&self, replicas: u32, more: &Value) {
-        let mut spec = json!({"replicas": replicas, "serviceName": SET});
+        let labels = json!({"app": SET});
+        let mut spec = json!({
+            "replicas": replicas, "serviceName": SET,
+            "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}},
+        });
         json_patch::merge(&mut spec, more);
         let set = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": {"app": SET}, "generation": 1}, "spec": spec,
@@ -287,6 +291,28 @@ impl Stage {
         let leases = Resource::new("coordination.k8s.io/v1", "leases");
         let waits = |lease: &&Value| lease["metadata"]["labels"][names::HAND_OVER] == "true";
         self.api.world(|world| world.list(&leases, &installation(0)).filter(waits).count())
+    }
+
+    /// Somebody makes a PodDisruptionBudget.
+    pub fn apply_budget(&self, name: &str, spec: &Value) {
+        let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {}, "spec": spec});
+        self.create(&key("policy/v1", "poddisruptionbudgets", name), budget);
+    }
+
+    /// He deletes it.
+    pub fn delete_budget(&self, name: &str) {
+        self.api.world(|world| world.delete(&key("policy/v1", "poddisruptionbudgets", name))).expect("the budget is there");
+    }
+
+    /// Name and `maxUnavailable` of each PodDisruptionBudget, by name.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<String> {
+        let resource = Resource::new("policy/v1", "poddisruptionbudgets");
+        let told = |budget: &Value| {
+            let name = budget["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            format!("{name} {}", budget["spec"]["maxUnavailable"])
+        };
+        self.api.world(|world| world.list(&resource, NAMESPACE).map(told).collect())
     }
 
     /// The ledger's state; null when there is none.

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::budget::{self, BudgetChange};
 use super::observed::{HandOver, Observed, Volume};
 use super::room::Room;
 use super::step::Step;
@@ -32,6 +33,8 @@ pub struct Levels {
     pub roles: Vec<Relabel>,
     /// Hand-overs that are over: their Leases can go.
     pub hand_overs: Vec<HandOver>,
+    /// The PodDisruptionBudget of the set is not as it should be.
+    pub budget: Option<BudgetChange>,
 }
 
 /// A pod whose label `stateful-guardian.io/role` has to change.
@@ -89,6 +92,7 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
     let view = View { observed, policy, ledger, now };
     let mut decision = Decision { levels: levels::of(&view), ..Decision::default() };
     roles::keep(&view, &mut decision);
+    budget::keep(&view, &mut decision);
     decision.levels.hand_overs = hand_over::ended(&view);
     let mut room = Room::new(ledger);
     // What was known is of another set: it is forgotten before anything is decided on it.

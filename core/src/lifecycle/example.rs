@@ -56,6 +56,7 @@ impl Example {
             has_volumes: false,
             service: "redis".into(),
             ordinals: 0..replicas,
+            selector: serde_json::Value::Null,
             hold: None,
         };
         let mut example = Self {
@@ -67,6 +68,7 @@ impl Example {
                 volumes: BTreeMap::new(),
                 roles: BTreeMap::new(),
                 hand_overs: Vec::new(),
+                budgets: Vec::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             },

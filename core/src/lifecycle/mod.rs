@@ -2,6 +2,7 @@
 
 mod attempt;
 mod bootstrap;
+mod budget;
 mod decide;
 mod hand_over;
 mod levels;
@@ -20,6 +21,7 @@ mod example;
 mod property;
 
 pub use attempt::refusal;
+pub use budget::{Budget, BudgetChange, budget_name};
 pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use observed::{Container, Departed, HandOver, Observed, Pod, RunEnd, Set, Terminated, Volume};
 pub use roles::primary;

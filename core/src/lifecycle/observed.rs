@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use guardian_hook::protocol::{Outcome, Refusal, RunResult};
 use jiff::Timestamp;
+use serde_json::Value;
 
+use super::budget::Budget;
 use crate::ledger::Start;
 use crate::role::Witness;
 
@@ -26,6 +28,8 @@ pub struct Observed {
     pub roles: BTreeMap<u32, Witness>,
     /// The evictions of its pods that wait until a role was handed over.
     pub hand_overs: Vec<HandOver>,
+    /// The PodDisruptionBudgets of the namespace that select pods of it, or are ours for it.
+    pub budgets: Vec<Budget>,
     /// Ids of the runs that this process is carrying out.
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.
@@ -66,6 +70,8 @@ pub struct Set {
     pub service: String,
     /// The ordinals that its pods have: `spec.replicas` of them, from `spec.ordinals.start`.
     pub ordinals: Range<u32>,
+    /// `spec.selector`.
+    pub selector: Value,
     /// The reason given by the annotation `stateful-guardian.io/hold` of the set, else of the namespace.
     pub hold: Option<String>,
 }

@@ -155,7 +155,6 @@ impl Check<'_> {
         if let Some(budget) = protect.disruption_budget.as_ref().filter(|b| b.value) {
             let there = protect.quorum.is_some();
             self.needs("protect.disruptionBudget", budget.referenced, there, "disruptionBudget", "`protect.quorum`");
-            self.later("protect.disruptionBudget");
         }
         Protect {
             priority_class_name: protect.priority_class_name.map(|p| self.subdomain("protect.priorityClassName".to_owned(), p)),

@@ -112,7 +112,7 @@ pub(super) struct Protect {
     pub(super) overrides: Option<bool>,
     /// What disruptive acts must leave ready: `majority`, a number of pods, or a percentage
     pub(super) quorum: Option<Spanned<Scalar>>,
-    /// A PodDisruptionBudget from the quorum
+    /// A PodDisruptionBudget `guardian-SET` that lets as many pods go at a time as `quorum` leaves, and always one. None where another one selects pods of the set
     pub(super) disruption_budget: Option<Spanned<bool>>,
     /// A request that lowers the replicas below is denied
     #[schemars(range(min = 1))]

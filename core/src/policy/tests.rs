@@ -208,7 +208,6 @@ fn tasks_traffic_and_updates_are_read_as_they_are_written() {
 #[test]
 fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     let expected = [
-        "protect.disruptionBudget",
         "hooks.position",
         "hooks.restart",
         "hooks.leave",
@@ -227,13 +226,13 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     let policy = accepted(WHOLE);
     assert_eq!(policy.not_yet_active, expected);
     let warnings: Vec<String> = policy.warnings().collect();
-    assert_eq!(warnings[0], "NotYetActive: protect.disruptionBudget is checked, and not acted on by this version");
+    assert_eq!(warnings[0], "NotYetActive: hooks.position is checked, and not acted on by this version");
     assert!(warnings.iter().all(|w| w.len() < 200), "the API server cuts longer ones");
     let waits = accepted(&format!("{HEAD}readyAfter: join\nhooks: {{rejoin: {{command: [a]}}}}"));
     let expected = "without hooks.join nothing runs at the first start of a pod, so there readyAfter waits its 60 s";
     assert_eq!(waits.warnings().collect::<Vec<_>>(), [expected]);
 
-    let active = "protect: {priorityClassName: a, override: true, minReplicas: 1, deletion: deny, spread: [zone], disruptionBudget: false, quorum: majority}\n\
+    let active = "protect: {priorityClassName: a, override: true, minReplicas: 1, deletion: deny, spread: [zone], disruptionBudget: true, quorum: majority}\n\
         inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: []\ntasks: {}\n\
         hooks: {init: {command: [a]}, rejoin: {command: [a], target: self, when: ready, onFailure: recreate}, bootstrap: {command: [a]}, join: {command: [a]}, postMortem: {command: [a]}, preStop: {command: [a]}}";
     assert_eq!(accepted(&format!("{HEAD}{active}")).not_yet_active, Vec::<String>::new());

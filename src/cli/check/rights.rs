@@ -13,9 +13,12 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 7] = [
+const CONTROLLER: [Right; 10] = [
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
+    ("list", "policy", "poddisruptionbudgets", ""),
+    ("create", "policy", "poddisruptionbudgets", ""),
+    ("delete", "policy", "poddisruptionbudgets", ""),
     ("patch", "", "pods", ""),
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),

@@ -3,6 +3,7 @@
 mod ask_role;
 mod end_hand_over;
 mod evict;
+mod keep_budget;
 mod label_role;
 mod mark;
 mod run_hook;
@@ -62,6 +63,12 @@ impl Hands {
             let again = if error.is_denied() { ASK_AGAIN } else { LABEL_AGAIN };
             refused.again = refused.again.into_iter().chain([again]).min();
             refused.holds.extend(held("role", &error).filter(|_| error.is_denied()));
+        }
+        if let Some(change) = &levels.budget
+            && let Err(error) = keep_budget::keep_budget(&self.client, observed, change).await
+        {
+            refused.again = refused.again.into_iter().chain([ASK_AGAIN]).min();
+            refused.holds.extend(held("disruptionBudget", &error));
         }
         for hand_over in &levels.hand_overs {
             // Nobody waits for it: whoever evicts the pod looks at its role first, and the webhook sweeps.
