@@ -141,7 +141,7 @@ fn status_tells_what_waits_for_the_next_change_of_each_template() {
     assert_eq!(after["sets"][0]["recorded"], before["sets"][0]["recorded"]);
     assert_ne!(after["sets"][0]["recorded"]["revision"], after["sets"][0]["revision"]);
     let table = world.guardian(&["status", "-n", "shop", "kept"]).stdout;
-    assert!(table.starts_with("NAMESPACE   SET    STATE     POLICY"), "{table}");
+    assert!(table.starts_with("NAMESPACE   SET    STATE     READY   POLICY"), "{table}");
     assert!(table.contains("the policy was edited") && !table.contains("shop        late"), "{table}");
 }
 

@@ -86,6 +86,15 @@ reasons! {
     }
 }
 
+impl Start {
+    /// Did something fail? What a person, a rollout or a drain has stopped was meant to stop.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        use Start::{Completed, Crash, Evicted, LivenessFailed, NodeLost, NodeRebooted, OOMKilled, Preempted, Unknown};
+        matches!(self, Crash | OOMKilled | Completed | LivenessFailed | Evicted | Preempted | NodeLost | NodeRebooted | Unknown)
+    }
+}
+
 reasons! {
     /// Why a pod is being stopped.
     Stop {

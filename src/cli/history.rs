@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{self, Cluster, ClusterError, call};
 use super::diff;
-use super::table::{self, Output};
+use super::table::{self, Output, printable};
 
 /// Show what happened to a StatefulSet, and what was done about it
 ///
@@ -111,7 +111,7 @@ async fn follow(args: &Args, cluster: &Cluster, namespace: &str, out: &mut impl 
     while let Some(map) = changes.try_next().await? {
         let ledger = parse(&args.set, &map)?;
         for record in ledger.records().filter(|record| args.shows(&record.pod)) {
-            let row = cells(&record).join("  ");
+            let row = printable(&cells(&record).join("  "));
             // Of two equal lines one is enough; the ledger holds 200 at a time.
             if printed.insert(row.clone()) {
                 writeln!(out, "{row}")?;
@@ -139,12 +139,12 @@ fn text(args: &Args, ledger: &Ledger, out: &mut impl Write) -> io::Result<()> {
 fn cells(record: &Record) -> [String; 7] {
     [
         time(record.at),
-        printable(&record.pod),
-        printable(&record.reason),
-        printable(&record.hook),
+        record.pod.clone(),
+        record.reason.clone(),
+        record.hook.clone(),
         record.attempt.map_or_else(|| "-".to_owned(), |attempt| attempt.to_string()),
         record.verdict.as_str().to_owned(),
-        printable(&record.message),
+        record.message.clone(),
     ]
 }
 
@@ -152,14 +152,14 @@ fn cells(record: &Record) -> [String; 7] {
 fn going_on(episode: &Episode) -> [String; 7] {
     [
         time(episode.opened),
-        printable(&episode.pod),
-        printable(&episode.reason),
-        printable(&episode.hook),
+        episode.pod.clone(),
+        episode.reason.clone(),
+        episode.hook.clone(),
         episode.attempts.to_string(),
         "Open".to_owned(),
         match episode.next {
-            Some(next) => format!("{}: the next attempt is made at {}", printable(&episode.why), time(next)),
-            None => printable(&episode.why),
+            Some(next) => format!("{}: the next attempt is made at {}", episode.why.clone(), time(next)),
+            None => episode.why.clone(),
         },
     ]
 }
@@ -186,11 +186,6 @@ impl Args {
 
 fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A terminal obeys control characters, and a ledger is a ConfigMap that others may write.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn source(error: &LedgerError) -> String {

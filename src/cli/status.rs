@@ -1,4 +1,6 @@
-//! `guardian status`: which sets are guarded, by what, and what waits for their next template change.
+//! `guardian status`: which sets are guarded, by what, what waits for their next template change, and what goes on in their pods.
+
+mod running;
 
 use std::io::{self, Write};
 
@@ -8,12 +10,13 @@ use serde_json::{Value, json};
 use super::cluster::{self, Cluster, ClusterError, Place, Progress};
 use super::diff;
 use super::table::{self, Output};
+use running::Running;
 
-/// Show how StatefulSets stand to their policies: guarded, pending, unguarded, awaiting approval, on hold
+/// Show how StatefulSets and their pods are: guarded, pending, awaiting approval, on hold; roles, failures, what goes on
 ///
 /// Read with your own rights. `Pending`: a policy was edited, or the guardian writes it in another form; the set takes it up with the next
 /// change of its template. `Unguarded`: a policy selects the set, and nothing is written into it.
-/// `AwaitsApproval`: its policy does nothing before somebody approves it.
+/// `AwaitsApproval`: its policy does nothing before somebody approves it. For one set its pods are shown too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   guardian status -n shop
@@ -47,7 +50,7 @@ pub(super) enum StatusError {
 
 /// A set, and how it stands; or why that cannot be told.
 struct Row {
-    name: String,
+    set: Value,
     standing: Result<Standing, String>,
 }
 
@@ -55,6 +58,7 @@ struct Row {
 struct Shown {
     place: Place,
     rows: Vec<Row>,
+    running: Running,
 }
 
 /// Namespaces, and what cannot be told of them.
@@ -64,7 +68,7 @@ pub(super) fn run(args: &Args) -> Result<(), StatusError> {
     let (shown, problems) = cluster::run(async |cluster| look(args, &cluster).await)?;
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     match args.output {
-        Output::Table => text(&mut out, &shown, &problems)?,
+        Output::Table => text(&mut out, args.set.is_some(), &shown, &problems)?,
         Output::Json => writeln!(out, "{:#}", document(&shown, &problems))?,
         Output::Yaml => writeln!(out, "{}", diff::yaml(&document(&shown, &problems))?.trim_end())?,
     }
@@ -92,31 +96,42 @@ async fn look(args: &Args, cluster: &Cluster) -> Result<Found, StatusError> {
             None => cluster.sets(&place.name).await?,
         };
         let policies = cluster.policies(&place.name, approvals.as_ref()).await?;
-        let rows = sets.iter().map(|set| {
-            let settings = cluster::settings(image.as_deref(), set);
-            let standing = standing::of_stored(set, &place.name, &policies.snapshot, &settings);
-            Row { name: cluster::name(set).to_owned(), standing: standing.map_err(|error| error.to_string()) }
+        let running = Running::read(cluster, &place.name).await?;
+        let rows = sets.into_iter().map(|set| {
+            let settings = cluster::settings(image.as_deref(), &set);
+            let standing = standing::of_stored(&set, &place.name, &policies.snapshot, &settings);
+            Row { set, standing: standing.map_err(|error| error.to_string()) }
         });
-        shown.push(Shown { rows: rows.collect(), place });
+        let rows: Vec<Row> = rows.collect();
+        problems.extend(rows.iter().filter_map(|row| running.of(&row.set).problem.cloned()));
+        shown.push(Shown { rows, place, running });
         problems.extend(policies.problems);
     }
     Ok((shown, problems))
 }
 
-fn text(out: &mut impl Write, shown: &[Shown], problems: &[String]) -> io::Result<()> {
+fn text(out: &mut impl Write, with_pods: bool, shown: &[Shown], problems: &[String]) -> io::Result<()> {
     for problem in problems {
         anstream::eprintln!("Warning: {problem}");
     }
-    let rows: Vec<[String; 7]> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.cells(&shown.place))).collect();
+    let rows: Vec<[String; 9]> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.cells(shown))).collect();
     if rows.is_empty() {
         anstream::eprintln!("no StatefulSet");
         return Ok(());
     }
-    table::write(out, ["NAMESPACE", "SET", "STATE", "POLICY", "WRITTEN", "IN FORCE", "BECAUSE"], &rows)
+    let headings = ["NAMESPACE", "SET", "STATE", "READY", "POLICY", "WRITTEN", "IN FORCE", "LAST FAILURE", "BECAUSE"];
+    table::write(out, headings, &rows)?;
+    let pods = shown.iter().flat_map(|shown| shown.rows.iter().flat_map(|row| shown.running.of(&row.set).rows()));
+    let pods: Vec<[String; 5]> = pods.collect();
+    if with_pods && !pods.is_empty() {
+        writeln!(out)?;
+        table::write(out, ["POD", "READY", "ROLE", "RESTARTS", "GOING ON"], &pods)?;
+    }
+    Ok(())
 }
 
 fn document(shown: &[Shown], problems: &[String]) -> Value {
-    let sets: Vec<Value> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.document(&shown.place))).collect();
+    let sets: Vec<Value> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.document(shown))).collect();
     json!({"sets": sets, "problems": problems})
 }
 
@@ -147,7 +162,8 @@ impl Row {
         own.or(place.hold.as_ref())
     }
 
-    fn cells(&self, place: &Place) -> [String; 7] {
+    fn cells(&self, shown: &Shown) -> [String; 9] {
+        let (place, doing) = (&shown.place, shown.running.of(&self.set));
         let standing = self.standing.as_ref().ok();
         let written = standing.and_then(|s| s.record.as_ref());
         let in_force = standing.and_then(|s| s.policy.as_ref());
@@ -157,20 +173,31 @@ impl Row {
         let because = [hold, Some(self.because(place)).filter(|because| !because.is_empty())];
         [
             place.name.clone(),
-            self.name.clone(),
+            cluster::name(&self.set).to_owned(),
             self.state(place),
+            doing.readiness(),
             guards.map(|(name, _)| name).or(written.map(|record| &record.policy)).cloned().unwrap_or_else(dash),
             written.map_or_else(dash, |record| record.revision.clone()),
             in_force.map_or_else(dash, |(_, revision)| revision.clone()),
+            doing.last_failure().map_or_else(dash, |last| {
+                format!(
+                    "{} {} {}, {} {}",
+                    last.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    last.pod,
+                    last.reason,
+                    last.hook,
+                    last.verdict.as_str()
+                )
+            }),
             because.into_iter().flatten().collect::<Vec<_>>().join("; "),
         ]
     }
 
-    fn document(&self, place: &Place) -> Value {
-        let standing = self.standing.as_ref().ok();
-        json!({
+    fn document(&self, shown: &Shown) -> Value {
+        let (place, standing) = (&shown.place, self.standing.as_ref().ok());
+        let mut document = json!({
             "namespace": place.name,
-            "name": self.name,
+            "name": cluster::name(&self.set),
             "state": self.state(place),
             "because": self.because(place),
             "policy": standing.and_then(|s| s.policy.as_ref()).map(|(name, _)| name),
@@ -182,6 +209,10 @@ impl Row {
             "hold": self.hold(place),
             "pending": standing.is_some_and(|s| place.enabled && matches!(s.state, State::Pending | State::Unguarded | State::Leaving)),
             "warnings": standing.map(|s| s.warnings.as_slice()).unwrap_or_default(),
-        })
+        });
+        if let Value::Object(members) = &mut document {
+            members.extend(shown.running.of(&self.set).document().into_iter().map(|(key, value)| (key.to_owned(), value)));
+        }
+        document
     }
 }

@@ -13,6 +13,11 @@ pub(super) enum Output {
     Yaml,
 }
 
+/// Without control characters: a terminal obeys them, and much of what is shown was written by others.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Writes the rows under their headings, each column as wide as its longest cell; the last one is not padded.
 pub(super) fn write<const N: usize>(out: &mut impl Write, headings: [&str; N], rows: &[[String; N]]) -> io::Result<()> {
     let headings = headings.map(str::to_owned);
@@ -24,7 +29,7 @@ pub(super) fn write<const N: usize>(out: &mut impl Write, headings: [&str; N], r
         }
     }
     for row in all() {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{:<width$}", printable(cell))).collect();
         writeln!(out, "{}", cells.join("   ").trim_end())?;
     }
     Ok(())

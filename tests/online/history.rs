@@ -24,7 +24,8 @@ impl World {
     fn ledger(&self, state: &Value, history: &[Value]) {
         let lines: Vec<String> = history.iter().map(Value::to_string).collect();
         let data = json!({"state": state.to_string(), "history": lines.join("\n")});
-        self.put("v1", "configmaps", "shop", LEDGER, json!({"data": data}));
+        let metadata = json!({"labels": {"stateful-guardian.io/ledger": "true"}});
+        self.put("v1", "configmaps", "shop", LEDGER, json!({"metadata": metadata, "data": data}));
     }
 
     fn ledger_state(&self) -> Value {
@@ -146,4 +147,61 @@ fn their_help_has_examples() {
         let help = world().guardian(&[name, "--help"]);
         assert!(help.stdout.contains(&format!("guardian {name} -n shop redis")), "{}", help.stdout);
     }
+}
+
+/// What a set is doing stands beside what is written into it.
+#[test]
+fn status_of_a_set_shows_its_pods_its_last_failure_and_what_goes_on() {
+    let world = world();
+    let stored = world.stored("db");
+    let pod = |role: Option<&str>, restarts: u32, ready: &str| {
+        json!({
+            "metadata": {
+                "labels": {(names::GUARDED): "true", (names::ROLE): role},
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": stored["metadata"]["uid"], "controller": true,
+                }],
+            },
+            "spec": {"containers": [{"name": "db"}]},
+            "status": {
+                "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": [
+                    {"name": "db", "restartCount": restarts, "image": "", "imageID": "", "ready": ready == "True"},
+                ],
+            },
+        })
+    };
+    world.put("v1", "pods", "shop", "db-10", pod(Some("replica"), 0, "True"));
+    world.put("v1", "pods", "shop", "db-9", pod(Some("primary"), 3, "False"));
+    let mut open = state();
+    open["episodes"] = json!({"start-1": {
+        "scenario": "start", "hook": "rejoin", "scope": {"pod": "u"}, "reason": "OOMKilled", "why": "it was killed", "pod": "db-9",
+        "opened": "2026-11-21T12:01:00Z", "attempts": 2, "next": "2026-11-21T12:02:00Z",
+    }});
+    let drained = json!({"at": "2026-11-21T13:00:00Z", "hook": "switchover", "reason": "Drained", "verdict": "Succeeded", "pod": "db-9", "message": ""});
+    world.ledger(&open, &[record("db-\u{1b}[31m9", "Failed", "no route"), drained]);
+    let told = world.guardian(&["status", "db"]);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    for words in [
+        "2026-11-21T12:00:00Z db- [31m9 Crash, rejoin Failed",
+        "db-9    no      primary   3          rejoin (OOMKilled): attempt 3 at 2026-11-21T12:02:00Z\ndb-10",
+        "replica   0          -",
+    ] {
+        assert!(told.stdout.contains(words), "`{words}` in\n{}", told.stdout);
+    }
+    let document = world.json(&["status", "db", "-o", "json"]);
+    let shown = &document["sets"][0];
+    assert_eq!((&shown["pods"][0]["name"], &shown["pods"][0]["role"]), (&json!("db-9"), &json!("primary")));
+    assert_eq!((&shown["lastFailure"]["reason"], &shown["open"]["start-1"]["attempts"]), (&json!("Crash"), &json!(2)));
+
+    world.put(
+        "v1",
+        "configmaps",
+        "shop",
+        LEDGER,
+        json!({"metadata": {"labels": {"stateful-guardian.io/ledger": "true"}}, "data": {"state": "{"}}),
+    );
+    let problem = world.guardian(&["status", "db"]);
+    assert_eq!(problem.code, Some(0));
+    assert!(problem.stderr.contains("Warning: guardian-ledger-db: the ledger cannot be read"), "{}", problem.stderr);
 }
