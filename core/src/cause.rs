@@ -126,6 +126,8 @@ mod tests {
             ready: true,
             terminating: false,
             role: None,
+            serving: None,
+            shed: None,
             first_container: "redis".into(),
             containers: BTreeMap::new(),
         }

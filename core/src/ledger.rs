@@ -70,6 +70,9 @@ pub struct State {
     /// Hand-overs whose hook has ended, by `metadata.uid` of the pod: when each began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub handed_over: BTreeMap<String, Timestamp>,
+    /// Pods that no Service of `traffic` sends to, by `metadata.uid`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sheds: BTreeMap<String, Shed>,
     /// The last start of each ordinal that needs nothing more. A start needs an answer if and only if it differs from this.
     #[serde(default)]
     pub answered: BTreeMap<u32, Start>,
@@ -132,6 +135,27 @@ pub enum Adopted {
     Member,
     /// It holds nothing that matters.
     New,
+}
+
+/// A pod that no Service of `traffic` sends to, for a time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shed {
+    /// Name of the pod.
+    pub pod: String,
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends, whatever happens.
+    pub until: Timestamp,
+    /// Why, in the words of whoever asked for it.
+    #[serde(default)]
+    pub why: String,
+    /// The hook that ends the connections which were there has run.
+    #[serde(default)]
+    pub drained: bool,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// Something that was tried in vain.
@@ -276,6 +300,7 @@ impl Ledger {
                 given_up: BTreeMap::new(),
                 recreated: BTreeMap::new(),
                 handed_over: BTreeMap::new(),
+                sheds: BTreeMap::new(),
                 answered: BTreeMap::new(),
                 episodes: BTreeMap::new(),
                 runs: BTreeMap::new(),

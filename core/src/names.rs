@@ -18,6 +18,10 @@ pub const POLICY_KEY: &str = "policy.yaml";
 pub const GUARDED: &str = "stateful-guardian.io/guarded";
 /// Pod label: the role that the policy's `role` has printed.
 pub const ROLE: &str = "stateful-guardian.io/role";
+/// Pod label, written into the template where the policy has `traffic`: `"true"` where its Services may send to the pod.
+pub const SERVING: &str = "stateful-guardian.io/serving";
+/// Pod annotation: until when no Service of `traffic` sends to the pod, and why: `2026-11-21T12:00:00Z too many connections`.
+pub const SHED: &str = "stateful-guardian.io/shed";
 /// Template annotation: the record of what was written and what stood there before.
 pub const INJECTED: &str = "stateful-guardian.io/injected";
 /// StatefulSet annotation: `"false"` takes the set out, at its next template change.

@@ -81,6 +81,8 @@ reasons! {
         NodeRebooted,
         /// The whole set was down.
         ClusterRestart,
+        /// Somebody asked for it.
+        Requested,
         /// Kubernetes kept nothing that tells.
         Unknown,
     }
@@ -160,6 +162,8 @@ reasons! {
         BreakerOpen,
         /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.
         Budget,
+        /// A Service does not tell the pods that serve from those that do not, so none can be taken out of it.
+        NotSelected,
         /// A PodDisruptionBudget of somebody else selects pods of the set, so there is none of ours.
         OtherBudget,
         /// The API server did not answer, or not well.

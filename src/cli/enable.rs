@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use guardian_core::names;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
-use kube::Api;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::approve::{self, ApproveError};
@@ -126,6 +126,7 @@ pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
         let ours = ListParams::default().labels(names::BUDGET);
         let what = format!("delete the PodDisruptionBudgets of the guardian in {}", target.namespace);
         call(what, budgets.delete_collection(&delete, &ours)).await?;
+        target.restore_selectors(&cluster).await?;
         target.say("disabled");
         match ejection {
             Some(ejection) => Ok(ejection.carry_out(&cluster, target.dry_run).await?),
@@ -163,6 +164,25 @@ impl Target {
         call(format!("label the namespace {}", self.namespace), namespaces.patch(&self.namespace, &params, &Patch::Merge(patch)))
             .await
             .map(drop)
+    }
+
+    /// Services send to every pod again: nobody would end a shed any more.
+    async fn restore_selectors(&self, cluster: &Cluster) -> Result<(), ClusterError> {
+        let services: Api<Service> = Api::namespaced(cluster.client.clone(), &self.namespace);
+        let all = call(format!("list the Services of {}", self.namespace), services.list(&ListParams::default())).await?;
+        let asks = |service: &&Service| {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector.is_some_and(|selector| selector.contains_key(names::SERVING))
+        };
+        for service in all.items.iter().filter(asks) {
+            let name = service.name_any();
+            let patch = json!({"metadata": {"uid": service.uid()}, "spec": {"selector": {(names::SERVING): null}}});
+            let params =
+                PatchParams { dry_run: self.dry_run, field_manager: Some("guardian".to_owned()), ..PatchParams::default() };
+            let what = format!("change the selector of the Service {name} of {}", self.namespace);
+            call(what, services.patch(&name, &params, &Patch::Merge(patch))).await?;
+        }
+        Ok(())
     }
 
     fn say(&self, done: &str) {

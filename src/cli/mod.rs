@@ -18,6 +18,7 @@ mod inject;
 mod lint;
 mod manifests;
 mod process;
+mod shed;
 mod status;
 mod table;
 mod webhook;
@@ -52,6 +53,7 @@ enum Command {
     Disable(enable::DisableArgs),
     Approve(approve::Args),
     Adopt(adopt::Args),
+    Shed(shed::Args),
     Webhook(webhook::Args),
     Controller(controller::Args),
     Certs(certs::Args),
@@ -110,6 +112,7 @@ impl Cli {
             Command::Disable(args) => finish_or(enable::disable(&args), enable::EnableError::is_usage),
             Command::Approve(args) => finish(approve::run(&args)),
             Command::Adopt(args) => finish(adopt::run(&args)),
+            Command::Shed(args) => finish(shed::run(&args)),
             Command::Webhook(args) => finish(webhook::run(&args)),
             Command::Controller(args) => finish(controller::run(&args)),
             Command::Certs(args) => finish(certs::run(&args)),

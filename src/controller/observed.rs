@@ -10,7 +10,9 @@ use guardian_core::policy::Selector;
 use guardian_core::stop::{Leaving, Owner};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
-use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
+use k8s_openapi::api::core::v1::{
+    Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod, Service as CoreService,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget as CoreBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -20,8 +22,13 @@ use super::SetKey;
 use super::stops::Stopping;
 
 /// Labels that the pods of one set do not have in common.
-const PER_POD: [&str; 4] =
-    ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "controller-revision-hash", names::ROLE];
+const PER_POD: [&str; 5] = [
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "controller-revision-hash",
+    names::ROLE,
+    names::SERVING,
+];
 
 /// A guarded pod.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -184,6 +191,26 @@ struct BudgetSpec {
     max_unavailable: Value,
 }
 
+/// A Service.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreService")]
+pub(super) struct Service {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceSpec {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(rename = "clusterIP", default)]
+    cluster_ip: String,
+    #[serde(default)]
+    publish_not_ready_addresses: bool,
+}
+
 /// `spec.ordinals` (KEP-3335).
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Ordinals {
@@ -201,7 +228,7 @@ pub(super) struct Namespace {
 impl Pod {
     /// Drops what is never read.
     pub(super) fn slim(&mut self) {
-        keep(&mut self.metadata, &["controller-revision-hash", names::ROLE], &[]);
+        keep(&mut self.metadata, &["controller-revision-hash", names::ROLE, names::SERVING], &[names::SHED]);
     }
 
     /// The set that controls it.
@@ -264,10 +291,18 @@ impl Pod {
             ready: self.status.conditions.iter().any(ready),
             terminating: metadata.deletion_timestamp.is_some(),
             role: label(names::ROLE),
+            serving: label(names::SERVING).map(|serving| serving == "true"),
+            shed: metadata.annotations.as_ref().and_then(|all| shed_request(all.get(names::SHED)?)),
             first_container: self.spec.containers.first()?.name.clone(),
             containers: self.status.container_statuses.iter().map(|c| (c.name.clone(), c.observed())).collect(),
         })
     }
+}
+
+/// `UNTIL REASON`; what is no time asks for nothing.
+fn shed_request(text: &str) -> Option<lifecycle::ShedRequest> {
+    let (until, why) = text.split_once(' ').unwrap_or((text, ""));
+    Some(lifecycle::ShedRequest { until: until.parse().ok()?, why: why.trim().to_owned() })
 }
 
 impl ContainerStatus {
@@ -338,6 +373,7 @@ impl StatefulSet {
             service: self.spec.service_name.clone(),
             ordinals: self.ordinals(),
             selector: self.spec.selector.clone(),
+            serves: self.spec.template.metadata.labels.contains_key(names::SERVING),
             hold: hold.map(|why| if why.is_empty() { "no reason given".to_owned() } else { why.to_owned() }),
         }
     }
@@ -397,6 +433,31 @@ impl Budget {
             version: metadata.resource_version.clone()?,
             is_ours,
             max_unavailable: self.spec.max_unavailable.as_u64(),
+        })
+    }
+}
+
+impl Service {
+    /// Drops what is never read.
+    pub(super) fn slim(&mut self) {
+        keep(&mut self.metadata, &[], &[]);
+        self.metadata.owner_references = None;
+    }
+
+    /// As the core sees it; `None` where it selects no pod of the set.
+    pub(super) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Service> {
+        let (metadata, spec) = (&self.metadata, &self.spec);
+        let selector = Selector { labels: spec.selector.clone(), requirements: Vec::new() }.without(&PER_POD);
+        if spec.selector.is_empty() || !selector.matches(&set.spec.template.metadata.labels) {
+            return None;
+        }
+        let name = metadata.name.clone()?;
+        Some(lifecycle::Service {
+            uid: metadata.uid.clone()?,
+            version: metadata.resource_version.clone()?,
+            asks: spec.selector.contains_key(names::SERVING),
+            names_pods: spec.cluster_ip == "None" || spec.publish_not_ready_addresses || name == set.spec.service_name,
+            name,
         })
     }
 }

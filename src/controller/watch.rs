@@ -17,7 +17,7 @@ use kube::{Api, Client, Resource};
 use super::SetKey;
 use super::api::call;
 use super::hand_over::Waiting;
-use super::observed::{Budget, Claim, Namespace, Pod, StatefulSet};
+use super::observed::{Budget, Claim, Namespace, Pod, Service, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
 use super::stops::{self, Known, Stopping};
@@ -36,6 +36,7 @@ pub(super) struct Cluster {
     waiting: Store<Waiting>,
     claims: Store<Claim>,
     budgets: Store<Budget>,
+    services: Store<Service>,
     namespaces: Store<Namespace>,
     policies: Mutex<Watched>,
     policies_listed: tokio::sync::watch::Sender<bool>,
@@ -51,6 +52,7 @@ pub(super) struct Writers {
     waiting: Writer<Waiting>,
     claims: Writer<Claim>,
     budgets: Writer<Budget>,
+    services: Writer<Service>,
     namespaces: Writer<Namespace>,
 }
 
@@ -62,6 +64,7 @@ impl Cluster {
         let (waiting, waiting_writer) = reflector::store();
         let (claims, claims_writer) = reflector::store();
         let (budgets, budgets_writer) = reflector::store();
+        let (services, services_writer) = reflector::store();
         let (namespaces, namespaces_writer) = reflector::store();
         let (policies_listed, _) = tokio::sync::watch::channel(false);
         let (approvals_listed, _) = tokio::sync::watch::channel(false);
@@ -74,6 +77,7 @@ impl Cluster {
             waiting,
             claims,
             budgets,
+            services,
             namespaces,
             policies,
             policies_listed,
@@ -87,6 +91,7 @@ impl Cluster {
             waiting: waiting_writer,
             claims: claims_writer,
             budgets: budgets_writer,
+            services: services_writer,
             namespaces: namespaces_writer,
         };
         (cluster, writers, stopping)
@@ -103,6 +108,7 @@ impl Cluster {
         self.pods.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;
         self.budgets.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
         // The senders are ours, so this cannot fail.
         let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
@@ -140,6 +146,11 @@ impl Cluster {
         let budgets = quiet(budgets.touched_objects(), "PodDisruptionBudgets");
         let budgets = budgets.filter_map(|budget| future::ready(budget.metadata.namespace));
 
+        // Of all Services of the cluster: a policy names them, and any may come; 0.6 kB each.
+        let services = events(Api::<Service>::all(client.clone()), config()).modify(Service::slim).reflect(writers.services);
+        let services = quiet(services.touched_objects(), "Services");
+        let services = services.filter_map(|service| future::ready(service.metadata.namespace));
+
         // Nothing waits for these to be listed: that there are none means nothing.
         let waiting = events(Api::<Waiting>::namespaced(client.clone(), installation), labelled(names::HAND_OVER));
         let waiting = quiet(waiting.reflect(writers.waiting).touched_objects(), "Leases of hand-overs");
@@ -159,7 +170,8 @@ impl Cluster {
         let approvals = quiet(events(approvals, policies::only_approvals(config())), "approvals");
         let approvals = approvals.flat_map(move |event| stream::iter(maps.take_approvals(event)));
 
-        let whole = stream::select_all([namespaces.boxed(), budgets.boxed(), policies.boxed(), approvals.boxed()]);
+        let whole =
+            stream::select_all([namespaces.boxed(), budgets.boxed(), services.boxed(), policies.boxed(), approvals.boxed()]);
         let whole = whole.flat_map(move |namespace| stream::iter(self.sets_of(&namespace)));
         stream::select_all([sets.boxed(), pods.boxed(), claims.boxed(), waiting.boxed(), whole.boxed()])
     }
@@ -208,9 +220,12 @@ impl Cluster {
         let budgets = self.budgets.state();
         let budgets = budgets.iter().filter(|b| b.metadata.namespace.as_ref() == Some(&key.namespace));
         let budgets = budgets.filter_map(|budget| budget.observed(set)).collect();
+        let services = self.services.state();
+        let services = services.iter().filter(|s| s.metadata.namespace.as_ref() == Some(&key.namespace));
+        let services = services.filter_map(|service| service.observed(set)).collect();
         let roles = BTreeMap::new();
         let namespace = key.namespace;
-        Some(Observed { namespace, set: observed, pods, departed, volumes, roles, hand_overs, budgets, running, ends })
+        Some(Observed { namespace, set: observed, pods, departed, volumes, roles, hand_overs, budgets, services, running, ends })
     }
 
     /// The policy of a set.

@@ -145,6 +145,10 @@ impl Stage {
         assert_eq!(execs(), asked, "nobody is asked");
     }
 
+    pub(crate) fn time(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The time, as Kubernetes writes it.
     pub(crate) fn now(&self) -> String {
         self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -40,6 +40,9 @@ pub struct Record {
     /// Fields that may also be the user's: what stood there, and what was written. `null` stands for an absent field.
     #[serde(default)]
     pub scalars: BTreeMap<ScalarPath, Scalar>,
+    /// The label [`names::SERVING`] was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub serving: bool,
 }
 
 /// A field that may also be the user's.
@@ -188,6 +191,7 @@ pub(super) fn complete(template: &Tree<'_>, record: &Record) -> bool {
     let mounted =
         items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));
     let label = template.at(&["metadata", "labels", names::GUARDED]).and_then(Tree::as_str).is_some_and(|value| value == "true");
+    let serving = template.at(&["metadata", "labels", names::SERVING]).is_some() == record.serving;
     let scalars = record.scalars.iter().all(|(path, s)| path.read(template) == s.wrote);
     let recorded = |is_ours: fn(&Tree<'_>) -> bool, path: fn(String) -> ScalarPath| {
         items(template, "containers").iter().filter(|c| is_ours(c)).all(|c| {
@@ -196,7 +200,7 @@ pub(super) fn complete(template: &Tree<'_>, record: &Record) -> bool {
         })
     };
     let handlers = recorded(is_our_handler, ScalarPath::PreStop) && recorded(is_our_probe, ScalarPath::StartupProbe);
-    parts && volume && mounted && label && scalars && handlers
+    parts && volume && mounted && label && serving && scalars && handlers
 }
 
 /// The user's part of a template: without what is ours by name, and with the fields that we wrote as they were before. A value that

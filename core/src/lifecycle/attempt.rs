@@ -93,7 +93,7 @@ impl Course<'_> {
     }
 
     fn hook(&self) -> Option<&Hook> {
-        self.view.policy?.hooks.started_by_controller(&self.episode.hook)
+        self.view.policy?.run_by_controller(&self.episode.hook)
     }
 
     /// An attempt is claimed: what became of it?

@@ -6,6 +6,7 @@ use super::budget::{self, BudgetChange};
 use super::observed::{HandOver, Observed, Volume};
 use super::room::Room;
 use super::step::Step;
+use super::traffic::{self, Reselect, Serve};
 use super::{bootstrap, hand_over, levels, life, roles, start};
 use crate::ledger::State;
 use crate::policy::Policy;
@@ -35,6 +36,10 @@ pub struct Levels {
     pub hand_overs: Vec<HandOver>,
     /// The PodDisruptionBudget of the set is not as it should be.
     pub budget: Option<BudgetChange>,
+    /// Pods whose label `serving` is not what it should be.
+    pub serving: Vec<Serve>,
+    /// Services whose selector is not what it should be.
+    pub selectors: Vec<Reselect>,
 }
 
 /// A pod whose label `stateful-guardian.io/role` has to change.
@@ -84,7 +89,7 @@ pub(super) enum Next {
 }
 
 /// The only list of priorities: what comes first takes the room.
-const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, hand_over::SCENARIO, start::SCENARIO];
+const SCENARIOS: &[Scenario] = &[bootstrap::SCENARIO, hand_over::SCENARIO, start::SCENARIO, traffic::SCENARIO];
 
 /// Decides. `policy` is `None` when none guards the set (any more).
 #[must_use]
@@ -93,6 +98,7 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
     let mut decision = Decision { levels: levels::of(&view), ..Decision::default() };
     roles::keep(&view, &mut decision);
     budget::keep(&view, &mut decision);
+    traffic::keep(&view, &mut decision);
     decision.levels.hand_overs = hand_over::ended(&view);
     let mut room = Room::new(ledger);
     // What was known is of another set: it is forgotten before anything is decided on it.

@@ -57,6 +57,7 @@ impl Example {
             service: "redis".into(),
             ordinals: 0..replicas,
             selector: serde_json::Value::Null,
+            serves: false,
             hold: None,
         };
         let mut example = Self {
@@ -69,6 +70,7 @@ impl Example {
                 roles: BTreeMap::new(),
                 hand_overs: Vec::new(),
                 budgets: Vec::new(),
+                services: Vec::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
             },
@@ -105,6 +107,8 @@ impl Example {
             ready: true,
             terminating: false,
             role: None,
+            serving: None,
+            shed: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
         };

@@ -14,6 +14,7 @@ mod room;
 mod start;
 mod step;
 mod target;
+mod traffic;
 
 #[cfg(test)]
 mod example;
@@ -26,3 +27,4 @@ pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use observed::{Container, Departed, HandOver, Observed, Pod, RunEnd, Set, Terminated, Volume};
 pub use roles::primary;
 pub use step::{Settles, Step};
+pub use traffic::{Reselect, Serve, Service, ShedRequest};

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::budget::Budget;
+use super::traffic::{Service, ShedRequest};
 use crate::ledger::Start;
 use crate::role::Witness;
 
@@ -30,6 +31,8 @@ pub struct Observed {
     pub hand_overs: Vec<HandOver>,
     /// The PodDisruptionBudgets of the namespace that select pods of it, or are ours for it.
     pub budgets: Vec<Budget>,
+    /// The Services of the namespace that select pods of it.
+    pub services: Vec<Service>,
     /// Ids of the runs that this process is carrying out.
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.
@@ -72,6 +75,8 @@ pub struct Set {
     pub ordinals: Range<u32>,
     /// `spec.selector`.
     pub selector: Value,
+    /// Its template has the label `stateful-guardian.io/serving`.
+    pub serves: bool,
     /// The reason given by the annotation `stateful-guardian.io/hold` of the set, else of the namespace.
     pub hold: Option<String>,
 }
@@ -108,6 +113,10 @@ pub struct Pod {
     pub terminating: bool,
     /// Label `stateful-guardian.io/role`.
     pub role: Option<String>,
+    /// Label `stateful-guardian.io/serving`: whether its value is `true`.
+    pub serving: Option<bool>,
+    /// Annotation `stateful-guardian.io/shed`, where it can be read.
+    pub shed: Option<ShedRequest>,
     /// `spec.containers[0].name`.
     pub first_container: String,
     /// `status.containerStatuses` by name.

@@ -97,7 +97,7 @@ fn follow(course: &Course<'_>, Over { record, .. }: Over) -> Next {
     if let Some(hook) = course.episode.then.clone().filter(|_| record.verdict != Verdict::Superseded) {
         return step(Step::Proceed { episode_id, hook, record });
     }
-    let hook = course.view.policy.and_then(|policy| policy.hooks.started_by_controller(&course.episode.hook));
+    let hook = course.view.policy.and_then(|policy| policy.run_by_controller(&course.episode.hook));
     let recreates = hook.is_some_and(|hook| hook.on_failure == OnFailure::Recreate);
     if recreates && record.verdict == Verdict::Failed {
         return recreate::begin(course, record);

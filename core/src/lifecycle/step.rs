@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::ledger::{Episode, GivenUp, Ledger, Record, Run, Start, State, Verdict};
+use crate::ledger::{Episode, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
 
 /// One change of the ledger, and what is to be carried out once it is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +70,22 @@ pub enum Step {
         /// What is settled by it.
         settles: Settles,
     },
+    /// Services send nothing new to a pod, for a time: its label follows from that.
+    Shed {
+        /// `metadata.uid` of the pod.
+        pod_uid: String,
+        /// Until when, and why.
+        shed: Box<Shed>,
+        /// What to tell.
+        record: Record,
+    },
+    /// They may send to it again.
+    Restore {
+        /// `metadata.uid` of the pod.
+        pod_uid: String,
+        /// What to tell; nothing of a pod that is gone.
+        record: Option<Record>,
+    },
     /// The set is another one of the same name, and none of the data of the older one is left: what was known of it is forgotten.
     NewLife,
 }
@@ -92,6 +108,11 @@ pub enum Settles {
         /// When it began.
         began: Timestamp,
     },
+    /// The connections of a shed pod are ended, however it went.
+    Drained {
+        /// `metadata.uid` of the pod.
+        pod_uid: String,
+    },
     /// It is not tried again before something changes.
     GivesUp(GivenUp),
 }
@@ -113,8 +134,11 @@ impl Step {
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self {
-            Self::Answer { record, .. } => record.as_ref(),
-            Self::Retry { record, .. } | Self::Proceed { record, .. } | Self::Close { record, .. } => Some(record),
+            Self::Answer { record, .. } | Self::Restore { record, .. } => record.as_ref(),
+            Self::Retry { record, .. }
+            | Self::Proceed { record, .. }
+            | Self::Close { record, .. }
+            | Self::Shed { record, .. } => Some(record),
             Self::Run { .. } | Self::Attach { .. } | Self::Recreate { .. } | Self::NewLife => None,
         }
     }
@@ -163,6 +187,8 @@ impl Step {
                     settles.apply(state, episode, record.verdict);
                 }
             }
+            Self::Shed { pod_uid, shed, .. } => drop(state.sheds.insert(pod_uid.clone(), (**shed).clone())),
+            Self::Restore { pod_uid, .. } => drop(state.sheds.remove(pod_uid)),
             Self::NewLife => state.begin_anew(),
         }
         if let Some(record) = self.record() {
@@ -181,9 +207,13 @@ impl Settles {
             state.hand_over(pod_uid, *began);
             return;
         }
+        if let Self::Drained { pod_uid } = self {
+            state.sheds.entry(pod_uid.clone()).and_modify(|shed| shed.drained = true);
+            return;
+        }
         let (Some(ordinal), Some(start)) = (episode.ordinal, episode.start) else { return };
         match self {
-            Self::Nothing | Self::HandOver { .. } | Self::GivesUp(_) => return,
+            Self::Nothing | Self::HandOver { .. } | Self::Drained { .. } | Self::GivesUp(_) => return,
             Self::Bootstrap => drop(state.given_up.remove(&episode.scenario)),
             Self::Recreated => *state.recreated.entry(ordinal).or_default() += 1,
             Self::Start if verdict == Verdict::Succeeded => drop(state.recreated.remove(&ordinal)),

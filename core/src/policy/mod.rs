@@ -25,7 +25,7 @@ pub use approval::{Approval, Approvals, Full};
 pub use guardian_hook::protocol::Program;
 pub use hook::{Freeze, Held, Hook, Hooks, OnFailure, Position, Probe, Schedule, Target, Task, When};
 pub use in_force::{ByNamespace, Policies, Revisions};
-pub use parse::{digest, parse};
+pub use parse::{digest, duration, parse};
 pub use problem::{Invalid, PolicyError, Problem};
 pub use rule::{Action, Amount, Budget, Condition, Resource, Rule, Threshold, Until};
 pub use schema::json_schema;
@@ -255,6 +255,15 @@ pub struct Window {
 }
 
 impl Policy {
+    /// What the controller runs in a running pod under this name.
+    #[must_use]
+    pub fn run_by_controller(&self, name: &str) -> Option<&Hook> {
+        match name {
+            "drain" => self.traffic.as_ref()?.drain.as_ref(),
+            _ => self.hooks.started_by_controller(name),
+        }
+    }
+
     /// What its author must be told although it is in order: a warning for each path of [`Policy::not_yet_active`], and one for what
     /// waits for something of these.
     pub fn warnings(&self) -> impl Iterator<Item = String> {

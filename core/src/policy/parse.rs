@@ -5,6 +5,7 @@ mod rules;
 mod runtime;
 mod scalars;
 
+pub use scalars::duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_saphyr::Location;

@@ -220,7 +220,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "metrics",
         "rules",
         "tasks",
-        "traffic",
         "update",
     ];
     let policy = accepted(WHOLE);

@@ -136,6 +136,8 @@ fn because(path: &str, gone: bool, policy: Option<&Policy>) -> (Option<&'static 
         (Some("readyAfter"), "ready only once the hook has run".to_owned())
     } else if ends(names::GUARDED) {
         (None, "the controller watches pods with this label".to_owned())
+    } else if ends(names::SERVING) {
+        (Some("traffic"), "a Service of `traffic` sends to pods that say `true` here".to_owned())
     } else if ends(names::INJECTED) {
         (None, "the record of what was written and what stood there before: it pins the template".to_owned())
     } else {

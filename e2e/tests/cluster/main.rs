@@ -15,5 +15,6 @@ mod readiness;
 mod rejoin;
 mod stops;
 mod templates;
+mod traffic;
 mod tutorial;
 mod words;

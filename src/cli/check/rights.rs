@@ -13,13 +13,15 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 10] = [
+const CONTROLLER: [Right; 12] = [
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
     ("list", "policy", "poddisruptionbudgets", ""),
     ("create", "policy", "poddisruptionbudgets", ""),
     ("delete", "policy", "poddisruptionbudgets", ""),
     ("patch", "", "pods", ""),
+    ("patch", "", "services", ""),
+    ("list", "discovery.k8s.io", "endpointslices", ""),
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),

@@ -5,8 +5,10 @@ mod end_hand_over;
 mod evict;
 mod keep_budget;
 mod label_role;
+mod label_serving;
 mod mark;
 mod run_hook;
+mod select_serving;
 
 use guardian_core::lifecycle::{Decision, Held, Levels, Observed, Step};
 use guardian_core::reason;
@@ -22,7 +24,7 @@ pub(super) use run_hook::{order, surroundings};
 /// Pause before what was refused is asked for again: a person, or a budget, has to change first.
 pub(super) const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// Pause before a label is set again that could not be: one call of each set in so long is nothing to an API server that is not well.
+/// Pause before a level is set again that could not be: one call of each set in so long is nothing to an API server that is not well.
 const LABEL_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// What could not be kept as it should be.
@@ -32,6 +34,20 @@ pub(super) struct Refused {
     pub(super) holds: Vec<Held>,
     /// When it is tried again.
     pub(super) again: Option<SignedDuration>,
+}
+
+impl Refused {
+    fn ask_again(&mut self, pause: SignedDuration) {
+        self.again = self.again.into_iter().chain([pause]).min();
+    }
+
+    /// What was refused is held, and tried again.
+    fn take(&mut self, scenario: &'static str, asked: Result<(), ApiError>) {
+        if let Err(error) = asked {
+            self.ask_again(if error.is_denied() { ASK_AGAIN } else { LABEL_AGAIN });
+            self.holds.extend(held(scenario, &error));
+        }
+    }
 }
 
 /// Writes to workloads.
@@ -61,14 +77,24 @@ impl Hands {
                 "its role is not its label"
             );
             let again = if error.is_denied() { ASK_AGAIN } else { LABEL_AGAIN };
-            refused.again = refused.again.into_iter().chain([again]).min();
+            refused.ask_again(again);
             refused.holds.extend(held("role", &error).filter(|_| error.is_denied()));
         }
-        if let Some(change) = &levels.budget
-            && let Err(error) = keep_budget::keep_budget(&self.client, observed, change).await
-        {
-            refused.again = refused.again.into_iter().chain([ASK_AGAIN]).min();
-            refused.holds.extend(held("disruptionBudget", &error));
+        if let Some(change) = &levels.budget {
+            refused.take("disruptionBudget", keep_budget::keep_budget(&self.client, observed, change).await);
+        }
+        for change in &levels.serving {
+            refused.take("shed", label_serving::label_serving(&self.client, &observed.namespace, change).await);
+        }
+        for change in &levels.selectors {
+            match select_serving::select_serving(&self.client, observed, change).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    refused.holds.push(Held { scenario: "shed", reason: reason::Hold::NotSelected, why });
+                    refused.ask_again(ASK_AGAIN);
+                }
+                Err(error) => refused.take("shed", Err(error)),
+            }
         }
         for hand_over in &levels.hand_overs {
             // Nobody waits for it: whoever evicts the pod looks at its role first, and the webhook sweeps.

@@ -13,7 +13,7 @@ use crate::controller::exec::Order;
 pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id: &str) -> Option<Order> {
     let run = state.runs.get(run_id)?;
     let episode = state.episodes.get(&run.episode)?;
-    let hook = policy.hooks.started_by_controller(&run.hook)?;
+    let hook = policy.run_by_controller(&run.hook)?;
     let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
     let label = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.role.clone());
     let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());

@@ -104,6 +104,9 @@ fn change(cx: &Context<'_>, draft: &mut Draft) -> Result<Wanted, String> {
     priority::change(cx, draft);
     spread::change(cx, draft);
     let place = init_order::place(cx, draft);
+    if cx.policy.traffic.is_some() {
+        draft.changes.push("serving");
+    }
 
     let init_containers = std::mem::take(&mut draft.init_containers);
     let part = |c: &InitContainer| Ok((c.name.to_owned(), digest(&c.json)?));
@@ -113,6 +116,7 @@ fn change(cx: &Context<'_>, draft: &mut Draft) -> Result<Wanted, String> {
         revision: cx.policy.revision.clone(),
         parts: parts.map_err(|error| format!("not guarded: what {} shall have cannot be read: {error}", names::INIT_HOOK))?,
         scalars: std::mem::take(&mut draft.scalars),
+        serving: cx.policy.traffic.is_some(),
     };
     Ok(Wanted { init_containers, place, record })
 }
@@ -124,10 +128,11 @@ pub(super) fn write(editor: &mut Editor<'_>, user: &Tree<'_>, record: Option<&Re
     init_order::write(editor, inits, place);
     write_volume(editor, guarded);
     write_scalars(editor, user, record, wanted.as_ref());
+    let serving = wanted.as_ref().is_some_and(|record| record.serving);
     // Strings and JSON values: serialising them cannot fail.
     let record = wanted.map(|record| serde_json::to_string(&record).unwrap_or_default());
-    write_keys(editor, "annotations", record.as_deref().map(|record| (names::INJECTED, record)));
-    write_keys(editor, "labels", guarded.then_some((names::GUARDED, "true")));
+    write_keys(editor, "annotations", &[(names::INJECTED, record.as_deref())]);
+    write_keys(editor, "labels", &[(names::GUARDED, guarded.then_some("true")), (names::SERVING, serving.then_some("true"))]);
 }
 
 /// The emptyDir, and its mount in every container: moving a hook to another container needs no new template.
@@ -159,15 +164,15 @@ fn write_scalars(editor: &mut Editor<'_>, user: &Tree<'_>, record: Option<&Recor
     }
 }
 
-/// The one key of our prefix that is wanted in a map of the template's metadata; the others go.
-fn write_keys(editor: &mut Editor<'_>, map: &'static str, wanted: Option<(&str, &str)>) {
+/// The keys of our prefix that are wanted in a map of the template's metadata; the others go.
+fn write_keys(editor: &mut Editor<'_>, map: &'static str, keys: &[(&str, Option<&str>)]) {
     for key in pin::our_keys(editor.document(), map) {
-        if wanted.is_none_or(|(name, _)| name != key) {
+        if !keys.iter().any(|(name, value)| *name == key && value.is_some()) {
             editor.unset(&["metadata", map], &key, 1);
         }
     }
-    if let Some((key, value)) = wanted {
-        editor.set(&["metadata", map], key, Tree::string(value));
+    for (key, value) in keys {
+        value.iter().for_each(|value| editor.set(&["metadata", map], key, Tree::string(value)));
     }
 }
 

@@ -71,7 +71,6 @@ impl Check<'_> {
     }
 
     pub(super) fn traffic(&mut self, traffic: schema::Traffic) -> Traffic {
-        self.later("traffic");
         self.not_empty("traffic.services", &traffic.services);
         let mut services = Vec::new();
         for (n, service) in traffic.services.value.into_iter().enumerate() {

@@ -143,8 +143,9 @@ impl Check<'_> {
     }
 }
 
-/// `^([0-9]+(ms|s|m|h))+$`, without overflow.
-fn duration(text: &str) -> Option<Duration> {
+/// A duration as policies write it: `^([0-9]+(ms|s|m|h))+$`, without overflow.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
