@@ -82,15 +82,15 @@ pub struct State {
     /// Attempts that are claimed and whose end is not known, by run id.
     #[serde(default)]
     pub runs: BTreeMap<String, Run>,
-    /// Where each rule of the policy stands.
+    /// The rules that have set in and are not undone yet, by `RULE/POD UID`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub rules: Rest,
+    pub rules: BTreeMap<String, Fired>,
     /// Whether and why the guardian has stopped trying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Value>,
-    /// What of each budget is used.
+    /// When each rule that has a budget set in, as long as that counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub budgets: Rest,
+    pub budgets: BTreeMap<String, Vec<Timestamp>>,
     /// What a newer guardian added.
     #[serde(flatten)]
     pub rest: Rest,
@@ -145,14 +145,53 @@ pub struct Shed {
     pub pod: String,
     /// When it began.
     pub since: Timestamp,
-    /// When it ends, whatever happens.
-    pub until: Timestamp,
+    /// When it ends, whatever happens; `None`: with its rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Key of the rule that has shed it; `None`: a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// Why, in the words of whoever asked for it.
     #[serde(default)]
     pub why: String,
     /// The hook that ends the connections which were there has run.
     #[serde(default)]
     pub drained: bool,
+    /// What a newer guardian added.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// A rule that has set in for a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fired {
+    /// Its name.
+    pub rule: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// `metadata.uid` of the pod.
+    pub pod_uid: String,
+    /// When.
+    pub since: Timestamp,
+    /// Actions that had their turn.
+    #[serde(default)]
+    pub actions: u32,
+    /// When the last one had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acted: Option<Timestamp>,
+    /// Since when it is over, and being undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<Timestamp>,
+    /// The tasks that undo it, as they were named when it set in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undo: Vec<String>,
+    /// Of which so many had their turn.
+    #[serde(default)]
+    pub undone: u32,
+    /// A task or a hook was run for it.
+    #[serde(default)]
+    pub ran: bool,
     /// What a newer guardian added.
     #[serde(flatten)]
     pub rest: Rest,
@@ -304,9 +343,9 @@ impl Ledger {
                 answered: BTreeMap::new(),
                 episodes: BTreeMap::new(),
                 runs: BTreeMap::new(),
-                rules: Rest::new(),
+                rules: BTreeMap::new(),
                 breaker: None,
-                budgets: Rest::new(),
+                budgets: BTreeMap::new(),
                 rest: Rest::new(),
             },
             history: Vec::new(),

@@ -83,6 +83,8 @@ reasons! {
         ClusterRestart,
         /// Somebody asked for it.
         Requested,
+        /// A rule of the policy asked for it.
+        Rule,
         /// Kubernetes kept nothing that tells.
         Unknown,
     }
@@ -162,6 +164,8 @@ reasons! {
         BreakerOpen,
         /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.
         Budget,
+        /// A rule is due, and its budget is used up.
+        RuleBudget,
         /// A Service does not tell the pods that serve from those that do not, so none can be taken out of it.
         NotSelected,
         /// A PodDisruptionBudget of somebody else selects pods of the set, so there is none of ours.

@@ -151,7 +151,7 @@ async fn lead(
     (asking, stops): (roles::Metrics, stops::Metrics),
 ) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
-    let (cluster, writers, stopping) = Cluster::new(policies);
+    let (cluster, writers, stopping) = Cluster::new(policies, config.clock.now());
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
         roles: Roles::new(Arc::clone(&exec), config.clock.clone(), asking),

@@ -7,6 +7,7 @@ use futures::channel::mpsc;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use guardian_core::lifecycle::{Departed, Observed};
 use guardian_core::names;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::reflector::store::{Writer, WriterDropped};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -43,6 +44,8 @@ pub(super) struct Cluster {
     approvals_listed: tokio::sync::watch::Sender<bool>,
     departed: Mutex<BTreeMap<(String, String), Departed>>,
     stopping: Mutex<mpsc::Sender<Stopping>>,
+    /// When it began to watch.
+    began: Timestamp,
 }
 
 /// The writing ends, until the watches are begun.
@@ -58,7 +61,7 @@ pub(super) struct Writers {
 
 impl Cluster {
     /// Pods whose deletion is seen come out of the last.
-    pub(super) fn new(policies: Watched) -> (Self, Writers, mpsc::Receiver<Stopping>) {
+    pub(super) fn new(policies: Watched, began: Timestamp) -> (Self, Writers, mpsc::Receiver<Stopping>) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
         let (waiting, waiting_writer) = reflector::store();
@@ -84,6 +87,7 @@ impl Cluster {
             approvals_listed,
             departed,
             stopping: sender,
+            began,
         };
         let writers = Writers {
             sets: sets_writer,
@@ -223,9 +227,21 @@ impl Cluster {
         let services = self.services.state();
         let services = services.iter().filter(|s| s.metadata.namespace.as_ref() == Some(&key.namespace));
         let services = services.filter_map(|service| service.observed(set)).collect();
-        let roles = BTreeMap::new();
-        let namespace = key.namespace;
-        Some(Observed { namespace, set: observed, pods, departed, volumes, roles, hand_overs, budgets, services, running, ends })
+        Some(Observed {
+            namespace: key.namespace,
+            set: observed,
+            pods,
+            departed,
+            volumes,
+            roles: BTreeMap::new(),
+            gauges: BTreeMap::new(),
+            watched: self.began,
+            hand_overs,
+            budgets,
+            services,
+            running,
+            ends,
+        })
     }
 
     /// The policy of a set.

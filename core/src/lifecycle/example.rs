@@ -68,6 +68,8 @@ impl Example {
                 departed: BTreeMap::new(),
                 volumes: BTreeMap::new(),
                 roles: BTreeMap::new(),
+                gauges: BTreeMap::new(),
+                watched: born(),
                 hand_overs: Vec::new(),
                 budgets: Vec::new(),
                 services: Vec::new(),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::budget::Budget;
+use super::gauge::Gauge;
 use super::traffic::{Service, ShedRequest};
 use crate::ledger::Start;
 use crate::role::Witness;
@@ -27,6 +28,10 @@ pub struct Observed {
     pub volumes: BTreeMap<u32, Volume>,
     /// What this process has heard of their roles, by ordinal.
     pub roles: BTreeMap<u32, Witness>,
+    /// What the rules of its policy look at, by `RULE/POD UID`.
+    pub gauges: BTreeMap<String, Gauge>,
+    /// Since when this process watches.
+    pub watched: Timestamp,
     /// The evictions of its pods that wait until a role was handed over.
     pub hand_overs: Vec<HandOver>,
     /// The PodDisruptionBudgets of the namespace that select pods of it, or are ours for it.

@@ -1,8 +1,10 @@
 //! What a pass writes into the ledger, and thereby begins or ends.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::ledger::{Episode, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
+use crate::ledger::{Episode, Fired, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
 
 /// One change of the ledger, and what is to be carried out once it is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,8 +88,45 @@ pub enum Step {
         /// What to tell; nothing of a pod that is gone.
         record: Option<Record>,
     },
+    /// A rule has set in for a pod, or goes on.
+    Rule {
+        /// Under which it stands in the ledger.
+        key: String,
+        /// How.
+        change: RuleChange,
+        /// What to tell.
+        record: Option<Record>,
+    },
     /// The set is another one of the same name, and none of the data of the older one is left: what was known of it is forgotten.
     NewLife,
+}
+
+/// What becomes of a rule that has set in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RuleChange {
+    /// It sets in.
+    SetsIn {
+        /// How it stands.
+        fired: Box<Fired>,
+        /// For how long that counts for its budget, where it has one.
+        every: Option<Duration>,
+    },
+    /// Its next action, or the next task that undoes it, has had its turn.
+    Acted {
+        /// When.
+        at: Timestamp,
+        /// The pod that is shed by it.
+        shed: Option<(String, Box<Shed>)>,
+        /// A task or a hook was run.
+        ran: bool,
+    },
+    /// What it was for is over: it is undone from now on.
+    Over {
+        /// When.
+        at: Timestamp,
+    },
+    /// It is undone.
+    Forgotten,
 }
 
 /// What the end of an episode settles.
@@ -113,6 +152,13 @@ pub enum Settles {
         /// `metadata.uid` of the pod.
         pod_uid: String,
     },
+    /// The next action of this rule, or the next task that undoes it, however it went.
+    Rule {
+        /// Under which it stands in the ledger.
+        key: String,
+        /// When.
+        at: Timestamp,
+    },
     /// It is not tried again before something changes.
     GivesUp(GivenUp),
 }
@@ -134,7 +180,7 @@ impl Step {
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self {
-            Self::Answer { record, .. } | Self::Restore { record, .. } => record.as_ref(),
+            Self::Answer { record, .. } | Self::Restore { record, .. } | Self::Rule { record, .. } => record.as_ref(),
             Self::Retry { record, .. }
             | Self::Proceed { record, .. }
             | Self::Close { record, .. }
@@ -189,10 +235,43 @@ impl Step {
             }
             Self::Shed { pod_uid, shed, .. } => drop(state.sheds.insert(pod_uid.clone(), (**shed).clone())),
             Self::Restore { pod_uid, .. } => drop(state.sheds.remove(pod_uid)),
+            Self::Rule { key, change, .. } => change.apply(state, key),
             Self::NewLife => state.begin_anew(),
         }
         if let Some(record) = self.record() {
             ledger.record(record);
+        }
+    }
+}
+
+impl RuleChange {
+    fn apply(&self, state: &mut State, key: &str) {
+        match self {
+            Self::SetsIn { fired, every } => {
+                if let Some(every) = every {
+                    let used = state.budgets.entry(fired.rule.clone()).or_default();
+                    used.retain(|at| fired.since.duration_since(*at).unsigned_abs() < *every);
+                    used.push(fired.since);
+                }
+                state.rules.insert(key.to_owned(), (**fired).clone());
+            }
+            Self::Acted { at, shed, ran } => {
+                if let Some(fired) = state.rules.get_mut(key) {
+                    let counter = if fired.over.is_some() { &mut fired.undone } else { &mut fired.actions };
+                    *counter += 1;
+                    fired.ran |= *ran;
+                    fired.acted = Some(*at);
+                }
+                if let Some((pod_uid, shed)) = shed {
+                    state.sheds.insert(pod_uid.clone(), (**shed).clone());
+                }
+            }
+            Self::Over { at } => {
+                if let Some(fired) = state.rules.get_mut(key) {
+                    fired.over = Some(*at);
+                }
+            }
+            Self::Forgotten => drop(state.rules.remove(key)),
         }
     }
 }
@@ -207,13 +286,17 @@ impl Settles {
             state.hand_over(pod_uid, *began);
             return;
         }
+        if let Self::Rule { key, at } = self {
+            RuleChange::Acted { at: *at, shed: None, ran: true }.apply(state, key);
+            return;
+        }
         if let Self::Drained { pod_uid } = self {
             state.sheds.entry(pod_uid.clone()).and_modify(|shed| shed.drained = true);
             return;
         }
         let (Some(ordinal), Some(start)) = (episode.ordinal, episode.start) else { return };
         match self {
-            Self::Nothing | Self::HandOver { .. } | Self::Drained { .. } | Self::GivesUp(_) => return,
+            Self::Nothing | Self::HandOver { .. } | Self::Drained { .. } | Self::Rule { .. } | Self::GivesUp(_) => return,
             Self::Bootstrap => drop(state.given_up.remove(&episode.scenario)),
             Self::Recreated => *state.recreated.entry(ordinal).or_default() += 1,
             Self::Start if verdict == Verdict::Succeeded => drop(state.recreated.remove(&ordinal)),

@@ -19,6 +19,7 @@ use crate::reason;
 pub(super) const SCENARIO: Scenario = Scenario { name: NAME, next };
 
 const NAME: &str = "shed";
+const LAST: &str = "no other pod serves";
 /// The hook that ends the connections which a shed pod still has.
 pub(crate) const DRAIN: &str = "drain";
 
@@ -113,8 +114,7 @@ fn named(policy: Option<&Policy>) -> impl Iterator<Item = &str> {
 
 fn next(view: &View<'_>) -> Vec<Next> {
     let pods: BTreeMap<&str, &Pod> = view.observed.pods.values().map(|pod| (pod.uid.as_str(), pod)).collect();
-    let mut serving: BTreeSet<&str> = pods.values().filter(|pod| pod.serves()).map(|pod| pod.uid.as_str()).collect();
-    serving.retain(|uid| !view.ledger.sheds.contains_key(*uid));
+    let mut serving = serving(view);
     let mut all: Vec<Next> = attempt::open(view, NAME).filter_map(|course| drained(&course)).collect();
     for (uid, shed) in &view.ledger.sheds {
         let pod = pods.get(uid.as_str()).copied();
@@ -127,7 +127,7 @@ fn next(view: &View<'_>) -> Vec<Next> {
                 }));
             }
             None => {
-                all.push(Next::Wait { until: shed.until });
+                all.extend(shed.until.map(|until| Next::Wait { until }));
                 all.extend(pod.filter(|pod| pod.serving == Some(false)).and_then(|pod| drain(view, shed, pod)));
             }
         }
@@ -139,28 +139,45 @@ fn next(view: &View<'_>) -> Vec<Next> {
     all
 }
 
-/// A pod is asked to be shed.
-fn begin<'v>(view: &View<'_>, pod: &'v Pod, asked: &ShedRequest, serving: &mut BTreeSet<&'v str>) -> Next {
-    let hold = |reason, why| Next::Hold { until: Some(asked.until), reason, why };
+/// What sheds a pod for a rule, as long as that has set in.
+///
+/// # Errors
+/// Why it cannot be shed.
+pub(super) fn shed_for(view: &View<'_>, pod: &Pod, rule: &str, why: &str) -> Result<Shed, String> {
+    may_shed(view, pod, &serving(view)).map_err(|(_, why)| why)?;
+    Ok(Shed { by: Some(rule.to_owned()), ..shed(view, pod, why) })
+}
+
+/// The pods that Services send to, by uid.
+fn serving<'v>(view: &View<'v>) -> BTreeSet<&'v str> {
+    let serving = view.observed.pods.values().filter(|pod| pod.serves() && !view.ledger.sheds.contains_key(&pod.uid));
+    serving.map(|pod| pod.uid.as_str()).collect()
+}
+
+fn may_shed(view: &View<'_>, pod: &Pod, serving: &BTreeSet<&str>) -> Result<(), (reason::Hold, String)> {
+    let name = &pod.name;
     if named(view.policy).next().is_none() || pod.serving.is_none() {
-        let why = format!(
-            "pod {} cannot be shed: its policy names no Service in `traffic`, or its template is older than that",
-            pod.name
-        );
-        return hold(reason::Hold::NotSelected, why);
+        let why = "its policy names no Service in `traffic`, or its template is older than that";
+        return Err((reason::Hold::NotSelected, format!("pod {name} cannot be shed: {why}")));
     }
     if !serving.iter().any(|other| *other != pod.uid) {
-        return hold(reason::Hold::Quorum, format!("pod {} is not shed: no other pod serves", pod.name));
+        return Err((reason::Hold::Quorum, format!("pod {name} is not shed: no other pod serves")));
     }
-    serving.remove(pod.uid.as_str());
-    let shed = Shed {
-        pod: pod.name.clone(),
-        since: view.now,
-        until: asked.until,
-        why: asked.why.clone(),
-        drained: false,
-        rest: BTreeMap::new(),
+    Ok(())
+}
+
+fn shed(view: &View<'_>, pod: &Pod, why: &str) -> Shed {
+    let (pod, why) = (pod.name.clone(), why.to_owned());
+    Shed { pod, since: view.now, until: None, by: None, why, drained: false, rest: BTreeMap::new() }
+}
+
+/// A pod is asked to be shed.
+fn begin<'v>(view: &View<'_>, pod: &'v Pod, asked: &ShedRequest, serving: &mut BTreeSet<&'v str>) -> Next {
+    let shed = match may_shed(view, pod, serving) {
+        Ok(()) => Shed { until: Some(asked.until), ..shed(view, pod, &asked.why) },
+        Err((reason, why)) => return Next::Hold { until: Some(asked.until), reason, why },
     };
+    serving.remove(pod.uid.as_str());
     let why = if asked.why.is_empty() { "somebody asks for it" } else { &asked.why };
     let record = record(view, &shed, &pod.uid, &format!("is sent nothing new until {}", asked.until), why);
     step(Step::Shed { pod_uid: pod.uid.clone(), shed: Box::new(shed), record })
@@ -171,12 +188,15 @@ fn over(view: &View<'_>, shed: &Shed, pod: Option<&Pod>, is_last: bool) -> Optio
     let Some(pod) = pod else { return Some("the pod is gone".to_owned()) };
     if named(view.policy).next().is_none() {
         Some("its policy names no Service any more".to_owned())
-    } else if view.now >= shed.until {
+    } else if shed.until.is_some_and(|until| view.now >= until) {
         Some("its time is over".to_owned())
+    } else if let Some(key) = &shed.by {
+        let lasts = view.ledger.rules.get(key).is_some_and(|fired| fired.over.is_none());
+        (!lasts).then(|| "its rule is over".to_owned()).or_else(|| (is_last && pod.serves()).then(|| LAST.to_owned()))
     } else if pod.shed.is_none() {
         Some("nobody asks for it any more".to_owned())
     } else if is_last && pod.serves() {
-        Some("no other pod serves".to_owned())
+        Some(LAST.to_owned())
     } else {
         None
     }

@@ -258,6 +258,9 @@ impl Policy {
     /// What the controller runs in a running pod under this name.
     #[must_use]
     pub fn run_by_controller(&self, name: &str) -> Option<&Hook> {
+        if let Some(task) = name.strip_prefix("tasks.") {
+            return self.tasks.get(task).map(|task| &task.hook);
+        }
         match name {
             "drain" => self.traffic.as_ref()?.drain.as_ref(),
             _ => self.hooks.started_by_controller(name),
