@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(
             start.join(" "),
             "FirstStart ScaleOut Crash OOMKilled Completed LivenessFailed Evicted Preempted Drained Deleted Updated NodeLost \
-             NodeRebooted ClusterRestart Unknown"
+             NodeRebooted ClusterRestart Requested Rule Unknown"
         );
         let stop: Vec<&str> = Stop::ALL.iter().map(|r| r.as_str()).collect();
         assert_eq!(stop.join(" "), "ScaleIn Update Drain Preemption NodePressure Liveness Delete Shutdown NodeShutdown Unknown");

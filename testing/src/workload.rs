@@ -355,7 +355,8 @@ impl Stage {
             let until = self.time() + jiff::SignedDuration::from_secs(seconds);
             format!("{until} too much")
         });
-        self.edit(&pod_key(ordinal), |pod| pod["metadata"]["annotations"] = json!({(names::SHED): until}));
+        let annotations = until.map_or_else(|| json!({}), |until| json!({(names::SHED): until}));
+        self.edit(&pod_key(ordinal), |pod| pod["metadata"]["annotations"] = annotations);
     }
 
     /// Somebody makes a PodDisruptionBudget.

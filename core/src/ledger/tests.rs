@@ -57,7 +57,14 @@ fn full() -> Value {
         },
         "runs": {"rejoin-a-1-1": {"episode": "rejoin-a-1", "hook": "rejoin", "pod": "redis-0", "podUid": "a", "container": "redis",
             "attempt": 1, "claimed": "2026-01-01T00:00:02Z", "timeoutMs": 30000, "later": {}}},
-        "rules": {"memory-pressure": {"since": "2026-01-01T00:00:00Z"}}, "breaker": {"open": true}, "budgets": {"set": 1}, "later": "kept"
+        "rules": {"memory-pressure/u": {
+            "rule": "memory-pressure", "pod": "redis-0", "podUid": "u", "since": "2026-01-01T00:00:00Z", "actions": 1, "undo": ["unthrottle"],
+            "undone": 0, "ran": true, "later": "kept",
+        }},
+        "sheds": {"u": {
+            "pod": "redis-0", "since": "2026-01-01T00:00:00Z", "by": "memory-pressure/u", "why": "", "drained": false, "later": "kept",
+        }},
+        "breaker": {"open": true}, "budgets": {"memory-pressure": ["2026-01-01T00:00:00Z"]}, "later": "kept"
     })
 }
 

@@ -68,7 +68,7 @@ fn sets_in(view: &View<'_>, rule: &Rule, pod: &Pod, left: &mut usize) -> Option<
     let key = key(&rule.name, &pod.uid);
     let gauge = view.observed.gauges.get(&key)?;
     let since = gauge.when_since?;
-    let is_due = view.now >= later(since, during(rule)) && view.now <= later(gauge.at, FRESH);
+    let is_due = view.now >= later(since, during(rule)) && is_fresh(view, gauge);
     if view.ledger.rules.contains_key(&key) || !is_due {
         return None;
     }
@@ -120,6 +120,8 @@ fn go_on(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>, pod: Op
     let patience = during(rule).max(PATIENCE);
     match fired.acted {
         Some(acted) if view.now < later(acted, patience) => Some(Next::Wait { until: later(acted, patience) }),
+        // What was done before has helped so far, or nobody knows.
+        _ if view.observed.gauges.get(key).is_none_or(|gauge| gauge.when_since.is_none() || !is_fresh(view, gauge)) => None,
         _ => act(view, key, fired, action, pod),
     }
 }
@@ -137,6 +139,10 @@ fn is_over(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>) -> Op
     let during = rule.until.as_ref().map_or(SignedDuration::ZERO, |until| signed(until.during));
     let since = gauge.until_since.filter(|since| view.now >= later(*since, during))?;
     Some(format!("{} since {}", shown(rule, gauge), since.strftime("%Y-%m-%dT%H:%M:%SZ")))
+}
+
+fn is_fresh(view: &View<'_>, gauge: &Gauge) -> bool {
+    view.now <= later(gauge.at, FRESH)
 }
 
 /// One action.

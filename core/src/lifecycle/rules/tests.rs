@@ -96,7 +96,7 @@ fn a_rule_takes_its_actions_in_order_and_undoes_them_when_it_is_over() {
     for (line, words) in done.iter().zip([
         "redis-1 Noted rule pressure sets in: memory is 90.0 since",
         "redis-1 Succeeded rule pressure sheds: Services send nothing new",
-        "redis-1 Succeeded tasks.throttle succeeded",
+        "redis-1 Succeeded rule pressure: tasks.throttle succeeded",
         "redis-1 Noted rule pressure is over: memory is 70.0 since",
     ]) {
         assert!(line.starts_with(words), "{words}: {done:#?}");
@@ -129,7 +129,7 @@ fn a_budget_keeps_a_rule_from_more_pods_until_its_time_has_passed() {
     assert_eq!(example.shed(), ["redis-1"]);
     assert!(example.decide().holds.iter().any(|held| held.reason == Hold::RuleBudget));
     example.uses(2, 90.0, 300);
-    assert_eq!(example.shed().len(), 2);
+    assert!(example.shed().contains(&"redis-2"));
 }
 
 #[test]
