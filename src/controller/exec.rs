@@ -98,13 +98,16 @@ pub enum ExecError {
     Request(#[from] guardian_hook::protocol::FrameError),
 }
 
+/// Whoever is told the lines of an answer.
+pub type Heard<'a> = &'a mut (dyn FnMut(Collected) + Send);
+
 /// Carries out runs in pods. The same run id may be asked for as often as one likes: it is started once.
 pub trait Exec: Send + Sync {
     /// Asks for one run and waits for its outcome.
     fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>>;
 
-    /// Asks questions once, and waits for all answers.
-    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>>;
+    /// Asks questions once, tells each answer as it comes, and ends when all have come.
+    fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>>;
 
     /// Tells a pod why it is being stopped.
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>>;
@@ -129,19 +132,21 @@ impl Exec for PodExec {
             let limit = CONNECT + Duration::from_millis(order.request.timeout_ms) + SLACK;
             let Order { namespace, pod, container, request } = order;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(limit, converse(&self.client, at, "run", frame(request)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
+            let spoken = timeout(limit, converse(&self.client, at, "run", frame(request)?, &mut |_| {})).await;
+            spoken.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
         })
     }
 
-    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>> {
+    fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
             let Questions { namespace, pod, container, request } = questions;
             let asked = request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms)).sum::<Duration>();
             let limit = CONNECT + asked + SLACK;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
+            let mut lines = Lines { told: 0, heard };
+            let mut listener = |stdout: &[u8]| lines.tell(stdout);
+            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?, &mut listener)).await;
+            spoken.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
         })
     }
 
@@ -149,8 +154,8 @@ impl Exec for PodExec {
         Box::pin(async move {
             let Notice { namespace, pod, container, reason } = notice;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
+            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?, &mut |_| {})).await;
+            spoken.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
         })
     }
 }
@@ -166,8 +171,36 @@ struct Address<'a> {
     container: &'a str,
 }
 
+/// Told what has come on standard output so far, whenever more has come.
+type Listener<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
+/// Tells each line of an answer once it is whole.
+struct Lines<'a> {
+    told: usize,
+    heard: Heard<'a>,
+}
+
+impl Lines<'_> {
+    fn tell(&mut self, stdout: &[u8]) {
+        while let Some(line) = stdout.get(self.told..).and_then(|rest| rest.split_inclusive(|b| *b == b'\n').next())
+            && line.ends_with(b"\n")
+        {
+            self.told += line.len();
+            if let Ok(line) = serde_json::from_slice(line) {
+                (self.heard)(line);
+            }
+        }
+    }
+}
+
 /// Starts a command of the runner, sends it a message, and waits until it has ended.
-async fn converse(client: &Client, at: Address<'_>, command: &str, message: Vec<u8>) -> Result<Spoken, ExecError> {
+async fn converse(
+    client: &Client,
+    at: Address<'_>,
+    command: &str,
+    message: Vec<u8>,
+    listener: Listener<'_>,
+) -> Result<Spoken, ExecError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), at.namespace);
     let params = AttachParams {
         container: Some(at.container.to_owned()),
@@ -184,7 +217,7 @@ async fn converse(client: &Client, at: Address<'_>, command: &str, message: Vec<
         Ok(Err(error)) => return Err(refused(error)),
         Err(_) => return Err(ExecError::Silent(CONNECT)),
     };
-    listen(process, &message).await
+    listen(process, &message, listener).await
 }
 
 /// What came from the runner.
@@ -195,7 +228,7 @@ struct Spoken {
 }
 
 /// Sends the request and reads to the end. Only the status tells that it is the end: the streams may close early, late, or never.
-async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, ExecError> {
+async fn listen(mut process: AttachedProcess, message: &[u8], listener: Listener<'_>) -> Result<Spoken, ExecError> {
     let status = process.take_status().ok_or(ExecError::Cut)?;
     let mut stdin = process.stdin();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -208,7 +241,8 @@ async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, 
                     let _ = stdin.write_all(message).await;
                 }
             };
-            tokio::join!(send, drain(out, &mut stdout, MAX_STDOUT), drain(err, &mut stderr, MAX_STDERR))
+            let mut nobody = |_: &[u8]| {};
+            tokio::join!(send, drain(out, &mut stdout, MAX_STDOUT, listener), drain(err, &mut stderr, MAX_STDERR, &mut nobody))
         };
         let (mut talk, mut status) = (std::pin::pin!(talk), std::pin::pin!(status));
         tokio::select! {
@@ -223,13 +257,14 @@ async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, 
     Ok(Spoken { stdout, stderr, status })
 }
 
-/// Reads to the end, and keeps the first `most` bytes.
-async fn drain(reader: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize) {
+/// Reads to the end, keeps the first `most` bytes, and tells what is kept.
+async fn drain(reader: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize, listener: Listener<'_>) {
     let Some(mut reader) = reader else { return };
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = reader.read(&mut buffer).await {
         let room = most.saturating_sub(kept.len());
         kept.extend(buffer.iter().take(n.min(room)));
+        listener(kept);
     }
 }
 
@@ -255,16 +290,17 @@ impl Spoken {
         }
     }
 
-    fn collected(&self) -> Result<Vec<Collected>, ExecError> {
-        let text = String::from_utf8_lossy(&self.stdout);
-        let lines: Vec<Collected> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    /// Has it answered? Each answer was told before.
+    fn collected(&self) -> Result<(), ExecError> {
+        let lines = self.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let lines: Vec<Collected> = lines.collect();
         let refusal = lines.iter().find_map(|line| match line {
             Collected::Refused { why } => Some(why),
             _ => None,
         });
         match refusal {
             Some(why) => Err(ExecError::Refused(lifecycle::refusal(why))),
-            None if !lines.is_empty() => Ok(lines),
+            None if !lines.is_empty() => Ok(()),
             None if self.is_missing() => Err(ExecError::NoRunner),
             None if String::from_utf8_lossy(&self.stderr).contains(NO_SUCH_COMMAND) => Err(ExecError::Unsupported),
             None => Err(ExecError::NoOutcome(self.complaint())),
@@ -346,12 +382,15 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_the_lines_that_are_some() {
+    fn answers_are_the_lines_that_are_some_and_each_is_told_once_it_is_whole() {
         let usage = r#"{"kind":"usage","memoryBytes":1}"#;
-        let lines = spoken(&format!("a login banner\n{usage}\n"), "", "").collected().unwrap();
-        assert_eq!(lines, [serde_json::from_str::<Collected>(usage).unwrap()]);
-        let newer = spoken("{\"kind\":\"disk\"}\n", "", "").collected().unwrap();
-        assert_eq!(newer, [Collected::Unknown]);
+        let text = format!("a login banner\n{usage}\n\n{{\"kind\":\"disk\"}}\n{usage}");
+        assert!(spoken(&text, "", "").collected().is_ok());
+        let mut told = Vec::new();
+        let mut hear = |line| told.push(line);
+        let mut lines = Lines { told: 0, heard: &mut hear };
+        (0..=text.len()).for_each(|end| lines.tell(&text.as_bytes()[..end]));
+        assert_eq!(told, [serde_json::from_str::<Collected>(usage).unwrap(), Collected::Unknown]);
     }
 
     #[test]
@@ -369,7 +408,7 @@ mod tests {
     async fn output_beyond_the_cap_is_read_and_dropped() {
         let endless = tokio::io::repeat(b'x').take(5_000_000);
         let mut kept = Vec::new();
-        drain(Some(endless), &mut kept, 1000).await;
+        drain(Some(endless), &mut kept, 1000, &mut |_| {}).await;
         assert_eq!(kept.len(), 1000);
     }
 }
