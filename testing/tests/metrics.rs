@@ -51,12 +51,10 @@ async fn a_metric_that_is_added_to_the_policy_is_asked_for_within_an_interval_an
         stage.apply_policy(&policy(&["metrics:\n", CLIENTS, KEYS]));
         seconds(15).await;
         assert_eq!(values(&stage, "keys"), ["redis-0 db=db0 7", "redis-0 db=db1 8"]);
-        assert_eq!(values(&stage, "guardian_metric_up"), [
-            "redis-0 metric=clients 1",
-            "redis-0 metric=keys 1",
-            "redis-1 metric=clients 1",
-            "redis-1 metric=keys 1"
-        ]);
+        assert_eq!(
+            values(&stage, "guardian_metric_up"),
+            ["redis-0 metric=clients 1", "redis-0 metric=keys 1", "redis-1 metric=clients 1", "redis-1 metric=keys 1"]
+        );
         // It is taken out again, and gone at once.
         stage.apply_policy(&policy(&["metrics:\n", CLIENTS]));
         seconds(1).await;

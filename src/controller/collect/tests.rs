@@ -375,6 +375,8 @@ fn pod_of(uid: &str) -> guardian_core::lifecycle::Pod {
         ready: true,
         terminating: false,
         role: None,
+        serving: None,
+        shed: None,
         first_container: "redis".to_owned(),
         containers: BTreeMap::new(),
     }
