@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use guardian_core::{lifecycle, names};
+use guardian_core::policy::MAX_METRICS;
+use guardian_core::{lifecycle, metric, names};
 use guardian_hook::protocol::{
-    Collect, Collected, MAX_OUTCOME, NO_SUCH_COMMAND, Noted, Outcome, PROTOCOL, Request, RunResult, StopReason, Tail, frame,
+    Collect, Collected, MAX_COMPLAINT, MAX_OUTCOME, MAX_PROBES, NO_SUCH_COMMAND, Noted, Outcome, PROTOCOL, Request, RunResult,
+    StopReason, Tail, frame,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachParams, AttachedProcess};
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long the connection to a container may take: API server and kubelet each have a few seconds for it on a busy node.
@@ -22,6 +25,9 @@ const SLACK: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_millis(200);
 /// Most bytes that are read of the runner's standard output: one line of outcome, and as much again of a misplaced message.
 const MAX_STDOUT: usize = 2 * MAX_OUTCOME;
+/// What a policy can ask at once fits into one request, and the answers into what is read: each byte escaped as six, and names.
+const _: () =
+    assert!(MAX_METRICS < MAX_PROBES && (MAX_METRICS + 1) * (6 * (metric::MAX_OUTPUT + MAX_COMPLAINT) + 1024) <= MAX_STDOUT);
 /// Most bytes that are read of its standard error: a few sentences.
 const MAX_STDERR: usize = 4 * 1024;
 /// Size of the pipe to the runner's standard input: fewer, larger frames on the wire.
@@ -140,13 +146,24 @@ impl Exec for PodExec {
     fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
             let Questions { namespace, pod, container, request } = questions;
-            let asked = request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms)).sum::<Duration>();
-            let limit = CONNECT + asked + SLACK;
+            let times = || request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms));
+            let limit = CONNECT + times().sum::<Duration>() + SLACK;
+            // Answers come one by one: a connection that died is noticed as soon as one of them is overdue.
+            let silence = CONNECT + times().max().unwrap_or_default() + SLACK;
+            let (answered, mut answers) = watch::channel(());
             let at = Address { namespace, pod, container };
             let mut lines = Lines { told: 0, heard };
-            let mut listener = |stdout: &[u8]| lines.tell(stdout);
-            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?, &mut listener)).await;
-            spoken.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
+            let mut listener = |stdout: &[u8]| {
+                if lines.tell(stdout) {
+                    answered.send_replace(());
+                }
+            };
+            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?, &mut listener));
+            let overdue = async { while let Ok(Ok(())) = timeout(silence, answers.changed()).await {} };
+            tokio::select! {
+                spoken = spoken => spoken.unwrap_or(Err(ExecError::Silent(limit)))?.collected(),
+                () = overdue => Err(ExecError::Silent(silence)),
+            }
         })
     }
 
@@ -181,7 +198,9 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn tell(&mut self, stdout: &[u8]) {
+    /// Says whether there was any.
+    fn tell(&mut self, stdout: &[u8]) -> bool {
+        let before = self.told;
         while let Some(line) = stdout.get(self.told..).and_then(|rest| rest.split_inclusive(|b| *b == b'\n').next())
             && line.ends_with(b"\n")
         {
@@ -190,6 +209,7 @@ impl Lines<'_> {
                 (self.heard)(line);
             }
         }
+        self.told > before
     }
 }
 
@@ -389,7 +409,8 @@ mod tests {
         let mut told = Vec::new();
         let mut hear = |line| told.push(line);
         let mut lines = Lines { told: 0, heard: &mut hear };
-        (0..=text.len()).for_each(|end| lines.tell(&text.as_bytes()[..end]));
+        let news = (0..=text.len()).filter(|end| lines.tell(&text.as_bytes()[..*end])).count();
+        assert_eq!(news, 4, "lines");
         assert_eq!(told, [serde_json::from_str::<Collected>(usage).unwrap(), Collected::Unknown]);
     }
 

@@ -17,8 +17,8 @@ use super::collect::{Asking, Container, Subject};
 pub(super) struct Roles {
     clock: Clock,
     answers: IntCounterVec,
-    /// By set and uid.
-    witnesses: Mutex<BTreeMap<(SetKey, String), Witness>>,
+    /// By set, then by uid.
+    witnesses: Mutex<BTreeMap<SetKey, BTreeMap<String, Witness>>>,
 }
 
 impl Roles {
@@ -31,11 +31,15 @@ impl Roles {
         let now = self.clock.now();
         let of_role = asked.iter().filter(|(_, asking)| asking.subjects.iter().any(Subject::is_role));
         let pods: BTreeMap<&str, bool> = of_role.map(|(container, asking)| (container.pod_uid.as_str(), asking.runs)).collect();
-        let mut witnesses = self.witnesses();
-        witnesses.retain(|(of, uid), _| of != set || pods.contains_key(uid.as_str()));
+        let mut all = self.witnesses();
+        if pods.is_empty() {
+            all.remove(set);
+            return;
+        }
+        let witnesses = all.entry(set.clone()).or_default();
+        witnesses.retain(|uid, _| pods.contains_key(uid.as_str()));
         for (uid, runs) in pods {
-            let witness = witnesses.entry((set.clone(), uid.to_owned()));
-            let witness = witness.or_insert(Witness { since: now, claim: None, silence: None });
+            let witness = witnesses.entry(uid.to_owned()).or_insert(Witness { since: now, claim: None, silence: None });
             if !runs {
                 witness.silence.get_or_insert(Silence { since: now, why: None });
             }
@@ -44,9 +48,9 @@ impl Roles {
 
     /// What was heard of these pods of a set, by ordinal.
     pub(super) fn of(&self, set: &SetKey, pods: &BTreeMap<u32, lifecycle::Pod>) -> BTreeMap<u32, Witness> {
-        let witnesses = self.witnesses();
-        let witness = |pod: &lifecycle::Pod| witnesses.get(&(set.clone(), pod.uid.clone())).cloned();
-        pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, witness(pod)?))).collect()
+        let all = self.witnesses();
+        let Some(witnesses) = all.get(set) else { return BTreeMap::new() };
+        pods.iter().filter_map(|(ordinal, pod)| Some((*ordinal, witnesses.get(&pod.uid)?.clone()))).collect()
     }
 
     /// Keeps what a pod has said; says whether that is news.
@@ -58,11 +62,11 @@ impl Roles {
         };
         self.answers.with_label_values(&[word]).inc();
         let now = self.clock.now();
-        let mut witnesses = self.witnesses();
-        witnesses.get_mut(&(set.clone(), pod_uid.to_owned())).is_some_and(|witness| hears(witness, told, now))
+        let mut all = self.witnesses();
+        all.get_mut(set).and_then(|witnesses| witnesses.get_mut(pod_uid)).is_some_and(|witness| hears(witness, told, now))
     }
 
-    fn witnesses(&self) -> MutexGuard<'_, BTreeMap<(SetKey, String), Witness>> {
+    fn witnesses(&self) -> MutexGuard<'_, BTreeMap<SetKey, BTreeMap<String, Witness>>> {
         self.witnesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

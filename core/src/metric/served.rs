@@ -137,8 +137,9 @@ impl Served {
         let was = last.as_ref().map_or(End::Succeeded, |last| last.end);
         let read =
             read.or_else(|| last?.read.filter(|(_, at)| set.metrics.get(metric).is_some_and(|m| !stale(*at, m.every, now))));
+        let after = read.as_ref().map_or(0, |(reading, _)| reading.series.len());
+        set.series = (set.series + after).saturating_sub(before);
         pod.metrics.insert(metric.to_owned(), Answer { read, end, took });
-        self.count(&key);
         was != end
     }
 

@@ -14,11 +14,12 @@ use crate::controller::exec::Questions;
 const AT_ONCE: usize = 64;
 /// Execs under way in one namespace: a quarter, so that pods which hang in one keep no other waiting.
 pub(super) const AT_ONCE_PER_NAMESPACE: usize = 16;
-/// A metric whose command took this long is slow: it is asked in an exec of its own kind, and these take at most half of all places, so that commands
-/// which hang keep no role waiting.
+/// A metric whose command took this long is slow: it is asked alone, and these execs take at most half of all places, so that commands which hang keep
+/// no role waiting, and no other command.
 const SLOW: Duration = Duration::from_secs(1);
-/// Execs of the quick kind in one container: while a command hangs for the first time, the others go on. Of the slow kind it is one.
-const QUICK_PER_CONTAINER: usize = 2;
+/// Execs of each kind in one container: while a command hangs for the first time, the others go on; and beside one that hangs there is room for one that
+/// only takes long. Each has one process at a time, which counts for the container's memory.
+const PER_CONTAINER: usize = 2;
 /// What a request has beside its questions: an address of at most 300 bytes.
 const REQUEST_FRAME: usize = 1024;
 
@@ -125,14 +126,20 @@ impl Queue {
         Some(Next { due: *due, key: key.clone(), kind })
     }
 
-    /// Takes all that is due there, the role first, as far as it fits into one request.
+    /// Takes all that is due there, the role first, as far as it fits into one request; of what is slow, only what is due for the longest time.
     pub(super) fn begin(&mut self, next: Next, now: Instant) -> Option<(u64, Questions)> {
         let Next { key, kind, .. } = next;
         let number = self.begun;
         let asked = self.containers.get_mut(&key)?;
         let due = asked.questions.values_mut().filter(|question| question.waits(kind) && question.due <= now);
         let mut due: Vec<&mut Question> = due.collect();
-        due.sort_by_key(|question| !question.subject.is_role());
+        due.sort_by_key(|question| match kind {
+            Kind::Quick => (!question.subject.is_role(), now),
+            Kind::Slow => (false, question.due),
+        });
+        if kind == Kind::Slow {
+            due.truncate(1);
+        }
         let (mut probes, mut room) = (Vec::new(), MAX_REQUEST - REQUEST_FRAME);
         for question in due {
             let probe = question.subject.question(&asked.asking.env);
@@ -209,10 +216,10 @@ impl Queue {
         for (kind, due) in std::mem::take(&mut asked.waits) {
             waiting.entry(kind).or_default().remove(&(due, key.clone()));
         }
-        for (kind, most) in [(Kind::Quick, QUICK_PER_CONTAINER), (Kind::Slow, 1)] {
+        for kind in [Kind::Quick, Kind::Slow] {
             let under_way = self.execs.values().filter(|(of, other)| of == key && *other == kind).count();
             let due = asked.questions.values().filter(|question| question.waits(kind)).map(|question| question.due).min();
-            if let Some(due) = due.filter(|_| asked.asking.runs && under_way < most) {
+            if let Some(due) = due.filter(|_| asked.asking.runs && under_way < PER_CONTAINER) {
                 waiting.entry(kind).or_default().insert((due, key.clone()));
                 asked.waits.insert(kind, due);
             }

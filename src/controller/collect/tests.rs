@@ -319,6 +319,18 @@ async fn a_command_that_hangs_keeps_neither_the_role_nor_the_others_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_command_that_takes_long_is_measured_beside_one_that_hangs() {
+    let (stage, begun) = (Stage::new(), Instant::now());
+    for (name, takes) in [("metrics.a_hangs", 30), ("metrics.long", 2)] {
+        stage.pods.takes.lock().unwrap().insert(name.to_owned(), Duration::from_secs(takes));
+    }
+    stage.measure(&[("a_hangs", 15), ("long", 15)]);
+    stage.go_on(Duration::from_secs(121)).await;
+    let long: Vec<String> = stage.rounds(begun).into_iter().filter(|round| round.ends_with("long")).collect();
+    assert_eq!(long, ["0 role a_hangs long", "45 long", "60 long", "75 long", "90 long", "105 long", "120 long"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn metrics_that_are_late_are_skipped_and_counted() {
     let (stage, begun) = (Stage::new(), Instant::now());
     stage.pods.takes.lock().unwrap().insert("metrics.slow".to_owned(), Duration::from_secs(12));
