@@ -23,7 +23,15 @@ fn every_reason_of_the_audit_trail_is_documented() {
 
 #[test]
 fn every_link_of_a_page_leads_to_a_file() {
-    for page in ["README.md", "docs/policy.md", "docs/operations.md", "docs/lint.md", "docs/faults.md", "e2e/cluster/README.md"] {
+    for page in [
+        "README.md",
+        "docs/policy.md",
+        "docs/metrics.md",
+        "docs/operations.md",
+        "docs/lint.md",
+        "docs/faults.md",
+        "e2e/cluster/README.md",
+    ] {
         let text = read(page);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let folder = folder.parent().expect("a folder");

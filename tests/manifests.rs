@@ -137,3 +137,34 @@ fn the_cert_manager_overlay_makes_the_pair_that_the_webhook_reads_and_takes_our_
     let configurations = base.iter().filter(|o| o["kind"].as_str().is_some_and(|kind| kind.ends_with("WebhookConfiguration")));
     assert!(configurations.into_iter().all(|configuration| configuration["metadata"]["name"] == "stateful-guardian"));
 }
+
+#[test]
+fn the_controllers_metrics_are_found_by_their_annotations_and_by_the_service_monitor() {
+    let base = base();
+    let template = &named(&base, "Deployment", &json!("guardian-controller"))["spec"]["template"];
+    let container = &list(&template["spec"]["containers"])[0];
+    let port = list(&container["ports"]).iter().find(|port| port["name"] == "probe").expect("the port of the probe");
+    let annotations = &template["metadata"]["annotations"];
+    let expected = json!({
+        "prometheus.io/scrape": "true", "prometheus.io/port": port["containerPort"].to_string(), "prometheus.io/path": "/metrics",
+    });
+    assert_eq!(*annotations, expected);
+
+    let component = read("components/service-monitor/kustomization.yaml").remove(0);
+    assert_eq!((&component["kind"], &component["resources"]), (&json!("Component"), &json!(["service-monitor.yaml"])));
+    let own = read("components/service-monitor/service-monitor.yaml");
+    assert!(own.iter().all(|object| object["metadata"]["namespace"] == NAMESPACE));
+    assert!(own.iter().all(|object| {
+        base.iter().all(|o| (&o["kind"], &o["metadata"]["name"]) != (&object["kind"], &object["metadata"]["name"]))
+    }));
+    let service = named(&own, "Service", &json!("guardian-controller"));
+    let monitor = named(&own, "ServiceMonitor", &json!("guardian-controller"));
+    assert_eq!(service["spec"]["selector"], template["metadata"]["labels"], "the Service selects the controller");
+    let selected = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");
+    assert!(!selected.is_empty() && selected.iter().all(|(key, value)| service["metadata"]["labels"][key] == *value));
+    let endpoint = &list(&monitor["spec"]["endpoints"])[0];
+    let of_service =
+        list(&service["spec"]["ports"]).iter().find(|p| p["name"] == endpoint["port"]).expect("the port of the monitor");
+    assert_eq!(of_service["targetPort"], port["name"]);
+    assert_eq!((&endpoint["path"], &endpoint["honorLabels"]), (&json!("/metrics"), &json!(true)));
+}

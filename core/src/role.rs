@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use guardian_hook::protocol::{RunResult, Sample};
+use guardian_hook::protocol::Sample;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::reason;
+use crate::{probe, reason};
 
 /// A pod that has not told its role for three intervals of its probe loses it, and never before this: one that fails once is not silent, and a
 /// node that is busy for some seconds is not gone.
@@ -194,25 +194,8 @@ impl Witness {
 /// # Errors
 /// Whatever is no claim.
 pub fn judge(answer: &Sample) -> Result<Claim, String> {
-    let failed = |how: String| Err(format!("its role probe {how}{}", last_words(&answer.stderr.text)));
-    match &answer.result {
-        RunResult::Exited { code: 0 } => Claim::parse(&answer.stdout.text).map_err(|why| why.to_string()),
-        RunResult::Exited { code } => failed(format!("ended with exit code {code}")),
-        RunResult::Signaled { signal } => failed(format!("was ended by signal {signal}")),
-        RunResult::TimedOut => failed("was killed at its time out".to_owned()),
-        RunResult::NotFound { what } => failed(format!("was not started: there is no {what}")),
-        RunResult::NotExecutable { what } => failed(format!("was not started: {what} cannot be executed")),
-        RunResult::NotStarted { message } => failed(format!("was not started: {message}")),
-        other => failed(format!("ended in a way that is not understood: {other:?}")),
-    }
-}
-
-/// The last line, without control characters, in at most 256 bytes.
-fn last_words(stderr: &str) -> String {
-    let Some(line) = stderr.lines().rfind(|line| !line.trim().is_empty()) else { return String::new() };
-    let mut line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    line.truncate(line.floor_char_boundary(256));
-    format!(", its last words: {}", line.trim())
+    let text = probe::output(answer).map_err(|failure| format!("its role probe {}", failure.why))?;
+    Claim::parse(text).map_err(|why| why.to_string())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use super::process::{self, Flags, ProcessError};
-use crate::controller::{self, Bounds, Clock, Config};
+use crate::controller::{self, Bounds, Clock, Config, Samples};
 use crate::server::probe::Probe;
 
 /// Watch guarded pods, run hooks, record what was done
@@ -26,14 +26,16 @@ pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
 
 async fn control(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {
     let registry = Registry::new();
+    let samples = Samples::new(Clock::system());
     let config = Config {
         identity: args.identity.clone(),
         namespace: args.flags.installation.clone(),
         bounds: Bounds::default(),
         clock: Clock::system(),
+        samples: samples.clone(),
         exec: None,
     };
-    let probe = Probe::new(registry.clone());
+    let probe = Probe::new(registry.clone()).also(move || samples.text());
     // Whichever ends takes the other with it, and each ends in its own time: the Lease is let go, a probe is answered.
     let stop = shutdown.child_token();
     let control = async {

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use guardian_core::{lifecycle, names};
+use guardian_core::policy::MAX_METRICS;
+use guardian_core::{lifecycle, metric, names};
 use guardian_hook::protocol::{
-    Collect, Collected, MAX_OUTCOME, NO_SUCH_COMMAND, Noted, Outcome, PROTOCOL, Request, RunResult, StopReason, Tail, frame,
+    Collect, Collected, MAX_COMPLAINT, MAX_OUTCOME, MAX_PROBES, NO_SUCH_COMMAND, Noted, Outcome, PROTOCOL, Request, RunResult,
+    StopReason, Tail, frame,
 };
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachParams, AttachedProcess};
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long the connection to a container may take: API server and kubelet each have a few seconds for it on a busy node.
@@ -22,6 +25,9 @@ const SLACK: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_millis(200);
 /// Most bytes that are read of the runner's standard output: one line of outcome, and as much again of a misplaced message.
 const MAX_STDOUT: usize = 2 * MAX_OUTCOME;
+/// What a policy can ask at once fits into one request, and the answers into what is read: each byte escaped as six, and names.
+const _: () =
+    assert!(MAX_METRICS < MAX_PROBES && (MAX_METRICS + 1) * (6 * (metric::MAX_OUTPUT + MAX_COMPLAINT) + 1024) <= MAX_STDOUT);
 /// Most bytes that are read of its standard error: a few sentences.
 const MAX_STDERR: usize = 4 * 1024;
 /// Size of the pipe to the runner's standard input: fewer, larger frames on the wire.
@@ -98,13 +104,16 @@ pub enum ExecError {
     Request(#[from] guardian_hook::protocol::FrameError),
 }
 
+/// Whoever is told the lines of an answer.
+pub type Heard<'a> = &'a mut (dyn FnMut(Collected) + Send);
+
 /// Carries out runs in pods. The same run id may be asked for as often as one likes: it is started once.
 pub trait Exec: Send + Sync {
     /// Asks for one run and waits for its outcome.
     fn run<'a>(&'a self, order: &'a Order) -> BoxFuture<'a, Result<Outcome, ExecError>>;
 
-    /// Asks questions once, and waits for all answers.
-    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>>;
+    /// Asks questions once, tells each answer as it comes, and ends when all have come.
+    fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>>;
 
     /// Tells a pod why it is being stopped.
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>>;
@@ -129,19 +138,32 @@ impl Exec for PodExec {
             let limit = CONNECT + Duration::from_millis(order.request.timeout_ms) + SLACK;
             let Order { namespace, pod, container, request } = order;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(limit, converse(&self.client, at, "run", frame(request)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
+            let spoken = timeout(limit, converse(&self.client, at, "run", frame(request)?, &mut |_| {})).await;
+            spoken.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
         })
     }
 
-    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>> {
+    fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
             let Questions { namespace, pod, container, request } = questions;
-            let asked = request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms)).sum::<Duration>();
-            let limit = CONNECT + asked + SLACK;
+            let times = || request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms));
+            let limit = CONNECT + times().sum::<Duration>() + SLACK;
+            // Answers come one by one: a connection that died is noticed as soon as one of them is overdue.
+            let silence = CONNECT + times().max().unwrap_or_default() + SLACK;
+            let (answered, mut answers) = watch::channel(());
             let at = Address { namespace, pod, container };
-            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(limit)))?.collected()
+            let mut lines = Lines { told: 0, heard };
+            let mut listener = |stdout: &[u8]| {
+                if lines.tell(stdout) {
+                    answered.send_replace(());
+                }
+            };
+            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?, &mut listener));
+            let overdue = async { while let Ok(Ok(())) = timeout(silence, answers.changed()).await {} };
+            tokio::select! {
+                spoken = spoken => spoken.unwrap_or(Err(ExecError::Silent(limit)))?.collected(),
+                () = overdue => Err(ExecError::Silent(silence)),
+            }
         })
     }
 
@@ -149,8 +171,8 @@ impl Exec for PodExec {
         Box::pin(async move {
             let Notice { namespace, pod, container, reason } = notice;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?));
-            spoken.await.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
+            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?, &mut |_| {})).await;
+            spoken.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
         })
     }
 }
@@ -166,8 +188,39 @@ struct Address<'a> {
     container: &'a str,
 }
 
+/// Told what has come on standard output so far, whenever more has come.
+type Listener<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
+/// Tells each line of an answer once it is whole.
+struct Lines<'a> {
+    told: usize,
+    heard: Heard<'a>,
+}
+
+impl Lines<'_> {
+    /// Says whether there was any.
+    fn tell(&mut self, stdout: &[u8]) -> bool {
+        let before = self.told;
+        while let Some(line) = stdout.get(self.told..).and_then(|rest| rest.split_inclusive(|b| *b == b'\n').next())
+            && line.ends_with(b"\n")
+        {
+            self.told += line.len();
+            if let Ok(line) = serde_json::from_slice(line) {
+                (self.heard)(line);
+            }
+        }
+        self.told > before
+    }
+}
+
 /// Starts a command of the runner, sends it a message, and waits until it has ended.
-async fn converse(client: &Client, at: Address<'_>, command: &str, message: Vec<u8>) -> Result<Spoken, ExecError> {
+async fn converse(
+    client: &Client,
+    at: Address<'_>,
+    command: &str,
+    message: Vec<u8>,
+    listener: Listener<'_>,
+) -> Result<Spoken, ExecError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), at.namespace);
     let params = AttachParams {
         container: Some(at.container.to_owned()),
@@ -184,7 +237,7 @@ async fn converse(client: &Client, at: Address<'_>, command: &str, message: Vec<
         Ok(Err(error)) => return Err(refused(error)),
         Err(_) => return Err(ExecError::Silent(CONNECT)),
     };
-    listen(process, &message).await
+    listen(process, &message, listener).await
 }
 
 /// What came from the runner.
@@ -195,7 +248,7 @@ struct Spoken {
 }
 
 /// Sends the request and reads to the end. Only the status tells that it is the end: the streams may close early, late, or never.
-async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, ExecError> {
+async fn listen(mut process: AttachedProcess, message: &[u8], listener: Listener<'_>) -> Result<Spoken, ExecError> {
     let status = process.take_status().ok_or(ExecError::Cut)?;
     let mut stdin = process.stdin();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -208,7 +261,8 @@ async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, 
                     let _ = stdin.write_all(message).await;
                 }
             };
-            tokio::join!(send, drain(out, &mut stdout, MAX_STDOUT), drain(err, &mut stderr, MAX_STDERR))
+            let mut nobody = |_: &[u8]| {};
+            tokio::join!(send, drain(out, &mut stdout, MAX_STDOUT, listener), drain(err, &mut stderr, MAX_STDERR, &mut nobody))
         };
         let (mut talk, mut status) = (std::pin::pin!(talk), std::pin::pin!(status));
         tokio::select! {
@@ -223,13 +277,14 @@ async fn listen(mut process: AttachedProcess, message: &[u8]) -> Result<Spoken, 
     Ok(Spoken { stdout, stderr, status })
 }
 
-/// Reads to the end, and keeps the first `most` bytes.
-async fn drain(reader: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize) {
+/// Reads to the end, keeps the first `most` bytes, and tells what is kept.
+async fn drain(reader: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, most: usize, listener: Listener<'_>) {
     let Some(mut reader) = reader else { return };
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = reader.read(&mut buffer).await {
         let room = most.saturating_sub(kept.len());
         kept.extend(buffer.iter().take(n.min(room)));
+        listener(kept);
     }
 }
 
@@ -255,16 +310,17 @@ impl Spoken {
         }
     }
 
-    fn collected(&self) -> Result<Vec<Collected>, ExecError> {
-        let text = String::from_utf8_lossy(&self.stdout);
-        let lines: Vec<Collected> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    /// Has it answered? Each answer was told before.
+    fn collected(&self) -> Result<(), ExecError> {
+        let lines = self.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let lines: Vec<Collected> = lines.collect();
         let refusal = lines.iter().find_map(|line| match line {
             Collected::Refused { why } => Some(why),
             _ => None,
         });
         match refusal {
             Some(why) => Err(ExecError::Refused(lifecycle::refusal(why))),
-            None if !lines.is_empty() => Ok(lines),
+            None if !lines.is_empty() => Ok(()),
             None if self.is_missing() => Err(ExecError::NoRunner),
             None if String::from_utf8_lossy(&self.stderr).contains(NO_SUCH_COMMAND) => Err(ExecError::Unsupported),
             None => Err(ExecError::NoOutcome(self.complaint())),
@@ -346,12 +402,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_the_lines_that_are_some() {
+    fn answers_are_the_lines_that_are_some_and_each_is_told_once_it_is_whole() {
         let usage = r#"{"kind":"usage","memoryBytes":1}"#;
-        let lines = spoken(&format!("a login banner\n{usage}\n"), "", "").collected().unwrap();
-        assert_eq!(lines, [serde_json::from_str::<Collected>(usage).unwrap()]);
-        let newer = spoken("{\"kind\":\"disk\"}\n", "", "").collected().unwrap();
-        assert_eq!(newer, [Collected::Unknown]);
+        let text = format!("a login banner\n{usage}\n\n{{\"kind\":\"disk\"}}\n{usage}");
+        assert!(spoken(&text, "", "").collected().is_ok());
+        let mut told = Vec::new();
+        let mut hear = |line| told.push(line);
+        let mut lines = Lines { told: 0, heard: &mut hear };
+        let news = (0..=text.len()).filter(|end| lines.tell(&text.as_bytes()[..*end])).count();
+        assert_eq!(news, 4, "lines");
+        assert_eq!(told, [serde_json::from_str::<Collected>(usage).unwrap(), Collected::Unknown]);
     }
 
     #[test]
@@ -369,7 +429,7 @@ mod tests {
     async fn output_beyond_the_cap_is_read_and_dropped() {
         let endless = tokio::io::repeat(b'x').take(5_000_000);
         let mut kept = Vec::new();
-        drain(Some(endless), &mut kept, 1000).await;
+        drain(Some(endless), &mut kept, 1000, &mut |_| {}).await;
         assert_eq!(kept.len(), 1000);
     }
 }

@@ -7,7 +7,8 @@
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
 //! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
-//! | `roles` | what the pods say of their roles |
+//! | `collect` | the pods are asked for their roles and metrics, bounded |
+//! | `roles`, [`samples`](Samples) | what they say |
 //! | `stops` | pods that stop are told why |
 //! | `record` | what the world is told |
 //! | `lease` | who leads |
@@ -15,6 +16,7 @@
 mod action;
 mod api;
 mod clock;
+mod collect;
 mod exec;
 mod hand_over;
 mod lease;
@@ -25,10 +27,10 @@ mod queue;
 mod record;
 mod roles;
 mod runs;
+mod samples;
 mod stops;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,18 +50,19 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
 pub use clock::Clock;
-pub use exec::{Exec, ExecError, Notice, Order, PodExec, Questions};
+pub use exec::{Exec, ExecError, Heard, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
 pub use runs::Bounds;
+pub use samples::Samples;
 
 use crate::policies::Watched;
 use action::Hands;
+use collect::Collector;
 use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
 use policies::Guard;
 use record::{Metrics, Recorder};
-use roles::Roles;
 use runs::Runs;
 use watch::Cluster;
 
@@ -79,6 +82,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// What time it is.
     pub clock: Clock,
+    /// What the pods say of their metrics, for whoever serves it.
+    pub samples: Samples,
     /// How hooks are run; `None`: by `pods/exec`.
     pub exec: Option<Arc<dyn Exec>>,
 }
@@ -120,7 +125,7 @@ impl SetKey {
 /// When leadership is lost: the process has to end, since what it knows may be out of date.
 pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: CancellationToken) -> Result<(), ControllerError> {
     let policies = Watched::new(metrics)?;
-    let asking = roles::Metrics::new(metrics)?;
+    let asking = collect::Metrics::new(metrics)?;
     let stops = stops::Metrics::new(metrics)?;
     let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
@@ -148,13 +153,13 @@ async fn lead(
     config: Config,
     policies: Watched,
     metrics: Metrics,
-    (asking, stops): (roles::Metrics, stops::Metrics),
+    (asking, stops): (collect::Metrics, stops::Metrics),
 ) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
     let (cluster, writers, stopping) = Cluster::new(policies, config.clock.now());
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
-        roles: Roles::new(Arc::clone(&exec), config.clock.clone(), asking),
+        collector: Collector::new(Arc::clone(&exec), config.clock.clone(), config.samples, asking),
         runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
         hands: Hands::new(client.clone(), config.namespace.clone()),
@@ -166,19 +171,19 @@ async fn lead(
     let (finished, finishes) = mpsc::channel(FINISHED);
     let (heard, news) = mpsc::channel(FINISHED);
     let hurried = Arc::clone(&context);
-    let finishes = finishes.inspect(move |set| hurried.roles.hurry(set));
+    let finishes = finishes.inspect(move |set| hurried.collector.hurry(set));
     let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
     let changes = futures::stream::select(changes, futures::stream::select(finishes, news));
     let look = |set: &SetKey| context.cluster.surroundings(set, &context.runs);
     let stopping = stops::drive(client.clone(), exec, stops, stopping, look);
     let work = queue::work(changes, Arc::clone(&context));
-    tokio::join!(context.runs.drive(finished), context.roles.drive(heard), stopping, work);
+    tokio::join!(context.runs.drive(finished), context.collector.drive(heard), stopping, work);
 }
 
 /// What a pass works with.
 struct Context {
     cluster: Arc<Cluster>,
-    roles: Roles,
+    collector: Collector,
     runs: Runs,
     ledgers: Ledgers,
     hands: Hands,
@@ -197,13 +202,13 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     };
     let Some(mut observed) = context.cluster.observe(&set, &context.runs) else {
         context.recorder.forget(&key);
-        context.roles.keep(&key, BTreeMap::new());
+        context.collector.forget(&key);
         return Ok(Action::await_change());
     };
     let held = |reason, why| Held { scenario: "", reason, why };
     let guard = context.cluster.guard(&set);
-    context.roles.keep(&key, action::questions(&observed, guard.policy()));
-    observed.roles = context.roles.of(&key, &observed.pods);
+    context.collector.keep(&key, guard.policy(), action::questions(&observed, guard.policy()));
+    observed.roles = context.collector.roles().of(&key, &observed.pods);
     let (policy, edited) = match guard {
         Guard::Policy(policy, edited) => (Some(policy), edited),
         Guard::Nobody => (None, None),

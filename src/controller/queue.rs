@@ -70,7 +70,7 @@ impl Context {
     /// A set that is gone. Its ledger stays.
     fn forget(&self, set: &SetKey) {
         self.runs.keep_only(set, |_| false);
-        self.roles.keep(set, BTreeMap::new());
+        self.collector.forget(set);
         self.ledgers.forget(set);
         self.recorder.forget(set);
         self.failures.forget(set);

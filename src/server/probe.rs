@@ -30,9 +30,13 @@ pub async fn serve(listener: TcpListener, probe: Probe, metrics: Metrics, shutdo
     .await;
 }
 
+/// Families in the text format of Prometheus. It must not block.
+type Text = Box<dyn Fn() -> String + Send + Sync>;
+
 /// What the probe tells.
 pub struct Probe {
     registry: Registry,
+    more: Vec<Text>,
     checks: Vec<(&'static str, Check)>,
 }
 
@@ -43,7 +47,14 @@ impl Probe {
     /// A probe that is always ready; `/metrics` shows `registry`.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        Self { registry, checks: Vec::new() }
+        Self { registry, more: Vec::new(), checks: Vec::new() }
+    }
+
+    /// `/metrics` shows these families too, of which none may be in the registry.
+    #[must_use]
+    pub fn also(mut self, text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.more.push(Box::new(text));
+        self
     }
 
     /// Ready only while this holds too.
@@ -80,7 +91,7 @@ impl Probe {
 
     fn metrics(&self) -> Response<Body> {
         match TextEncoder::new().encode_to_string(&self.registry.gather()) {
-            Ok(metrics) => text(StatusCode::OK, metrics),
+            Ok(metrics) => text(StatusCode::OK, self.more.iter().fold(metrics, |all, more| all + &more())),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }

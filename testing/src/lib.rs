@@ -20,7 +20,7 @@ mod workload;
 
 pub use api::{Api, Call};
 pub use fault::Fault;
-pub use runner::{Answer, Runner};
+pub use runner::{Answer, Round, Runner};
 pub use serve::Served;
 pub use stage::{POLICY, Stage};
 pub use sweep::sweep;

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
 use guardian_hook::protocol::{Collected, Outcome, PROTOCOL, Refusal, RunResult, Sample, Tail, Usage};
 use kube::core::Status;
-use stateful_guardian::controller::{Exec, ExecError, Notice, Order, Questions};
+use stateful_guardian::controller::{Exec, ExecError, Heard, Notice, Order, Questions};
 use tokio::time::Instant;
 
 use crate::api::{Api, Call, Process};
@@ -46,15 +46,30 @@ struct Inner {
     answers: Vec<Answer>,
     started: Vec<Order>,
     notices: Vec<Notice>,
-    /// What the role probe of each pod does.
-    roles: BTreeMap<String, Role>,
-    asked: Vec<(Instant, String)>,
+    /// What the probes do, by pod and name.
+    probes: BTreeMap<(String, String), Probe>,
+    rounds: Vec<Round>,
+    usage: Usage,
     claims: BTreeMap<(String, String), Claim>,
 }
 
-/// What a role probe does.
+/// Questions that came to a pod together, in one exec.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// When.
+    pub at: Instant,
+    /// Name of the pod.
+    pub pod: String,
+    /// The names of the questions, in order: `role`, `metrics.NAME`.
+    pub names: Vec<String>,
+}
+
+/// The name of the question for the role.
+const ROLE: &str = "role";
+
+/// What a probe does.
 #[derive(Clone)]
-struct Role {
+struct Probe {
     takes: Duration,
     result: RunResult,
     prints: String,
@@ -88,20 +103,48 @@ impl Runner {
 
     /// From now on the role probe of this pod takes 50 ms and prints this. Until then it prints nothing.
     pub fn prints(&self, pod: &str, text: &str) {
-        let role = Role { takes: Duration::from_millis(50), result: RunResult::Exited { code: 0 }, prints: text.to_owned() };
-        self.lock().roles.insert(pod.to_owned(), role);
+        self.says(pod, ROLE, text);
+    }
+
+    /// The same for the command of a metric.
+    pub fn measures(&self, pod: &str, metric: &str, text: &str) {
+        self.says(pod, &format!("metrics.{metric}"), text);
+    }
+
+    fn says(&self, pod: &str, name: &str, text: &str) {
+        let probe = Probe { takes: Duration::from_millis(50), result: RunResult::Exited { code: 0 }, prints: text.to_owned() };
+        self.lock().probes.insert((pod.to_owned(), name.to_owned()), probe);
+    }
+
+    /// From now on the command of a metric goes like this in this pod, and prints nothing.
+    pub fn measures_like(&self, pod: &str, metric: &str, answer: Answer) {
+        let Answer { takes, result } = answer;
+        let probe = Probe { takes, result, prints: String::new() };
+        self.lock().probes.insert((pod.to_owned(), format!("metrics.{metric}")), probe);
+    }
+
+    /// From now on every container uses this.
+    pub fn uses(&self, usage: Usage) {
+        self.lock().usage = usage;
     }
 
     /// From now on the role probe of this pod goes like this, and prints nothing.
     pub fn probe(&self, pod: &str, answer: Answer) {
         let Answer { takes, result } = answer;
-        self.lock().roles.insert(pod.to_owned(), Role { takes, result, prints: String::new() });
+        self.lock().probes.insert((pod.to_owned(), ROLE.to_owned()), Probe { takes, result, prints: String::new() });
     }
 
     /// The pods that were asked for their role, and when, in order.
     #[must_use]
     pub fn asked(&self) -> Vec<(Instant, String)> {
-        self.lock().asked.clone()
+        let asked = |round: Round| round.names.iter().any(|name| name == ROLE).then_some((round.at, round.pod));
+        self.rounds().into_iter().filter_map(asked).collect()
+    }
+
+    /// All questions that came to pods, by the execs in which they came, in order.
+    #[must_use]
+    pub fn rounds(&self) -> Vec<Round> {
+        self.lock().rounds.clone()
     }
 
     /// Pod and reason of each pod that was told why it stops, in order.
@@ -173,26 +216,30 @@ impl Runner {
         claim
     }
 
-    /// Asks one question; what it does is decided when it is asked.
-    async fn collect(&self, questions: &Questions) -> Result<Vec<Collected>, ExecError> {
+    /// Asks one question after the other; what each does is decided when it is asked.
+    async fn collect(&self, questions: &Questions, heard: Heard<'_>) -> Result<(), ExecError> {
         let Questions { namespace, pod, container, request } = questions;
         let (uid, _) = self.container(namespace, pod, container).ok_or_else(unreachable)?;
         if uid != request.pod_uid {
             return Err(ExecError::Refused("the pod of this name is another".to_owned()));
         }
-        let [probe] = &request.probes[..] else { panic!("one question: {request:?}") };
-        let role = {
-            let mut inner = self.lock();
-            inner.asked.push((Instant::now(), pod.clone()));
-            let silent = Role { takes: Duration::ZERO, result: RunResult::Exited { code: 0 }, prints: String::new() };
-            inner.roles.get(pod).cloned().unwrap_or(silent)
-        };
-        let timeout = Duration::from_millis(probe.timeout_ms);
-        tokio::time::sleep(role.takes.min(timeout)).await;
-        let result = if role.takes > timeout { RunResult::TimedOut } else { role.result };
-        let stdout = Tail { text: role.prints, dropped: 0 };
-        let sample = Sample { name: probe.name.clone(), result, duration_ms: 1, stdout, stderr: Tail::default() };
-        Ok(vec![Collected::Probe(sample), Collected::Usage(Usage::default())])
+        let names = request.probes.iter().map(|probe| probe.name.clone()).collect();
+        self.lock().rounds.push(Round { at: Instant::now(), pod: pod.clone(), names });
+        for asked in &request.probes {
+            let silent = Probe { takes: Duration::ZERO, result: RunResult::Exited { code: 0 }, prints: String::new() };
+            let probe = self.lock().probes.get(&(pod.clone(), asked.name.clone())).cloned().unwrap_or(silent);
+            let timeout = Duration::from_millis(asked.timeout_ms);
+            let takes = probe.takes.min(timeout);
+            tokio::time::sleep(takes).await;
+            let result = if probe.takes > timeout { RunResult::TimedOut } else { probe.result };
+            // Of what is printed the end is answered.
+            let cut = probe.prints.ceil_char_boundary(probe.prints.len().saturating_sub(asked.max_output));
+            let stdout = Tail { text: probe.prints.split_at(cut).1.to_owned(), dropped: cut as u64 };
+            let duration_ms = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
+            heard(Collected::Probe(Sample { name: asked.name.clone(), result, duration_ms, stdout, stderr: Tail::default() }));
+        }
+        heard(Collected::Usage(self.lock().usage));
+        Ok(())
     }
 
     async fn run(&self, order: &Order) -> Result<Outcome, ExecError> {
@@ -244,12 +291,12 @@ impl Exec for Reached {
         })
     }
 
-    fn collect<'a>(&'a self, questions: &'a Questions) -> BoxFuture<'a, Result<Vec<Collected>, ExecError>> {
+    fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
             let Process { name, api, crash } = &self.process;
             let call = Call { process: name.clone(), kind: "COLLECT".to_owned(), name: questions.pod.clone() };
             match api.enter(call) {
-                None => self.runner.collect(questions).await,
+                None => self.runner.collect(questions, heard).await,
                 Some(Fault::Status(403)) => {
                     let error = kube::Error::Api(Box::new(Status::failure("as the test asked for", "").with_code(403)));
                     Err(ExecError::Denied(error))

@@ -1,14 +1,14 @@
 //! The stage: a cluster, its runners, a clock, and controllers that are started again whenever they end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guardian_core::sim::Key;
 use jiff::Timestamp;
 use prometheus::Registry;
 use serde_json::Value;
-use stateful_guardian::controller::{Bounds, Clock, Config, run};
+use stateful_guardian::controller::{Bounds, Clock, Config, Samples, run};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Process};
@@ -39,6 +39,8 @@ pub struct Stage {
     pub runner: Runner,
     clock: Clock,
     born: Arc<AtomicU64>,
+    /// Those of the controller that was begun last.
+    samples: Arc<Mutex<Samples>>,
 }
 
 impl Stage {
@@ -47,7 +49,8 @@ impl Stage {
     pub fn new() -> Self {
         let clock = Clock::simulated(Timestamp::from_second(1_800_000_000).expect("a time"));
         let api = Api::new(clock.clone());
-        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default() }
+        let samples = Arc::new(Mutex::new(Samples::new(clock.clone())));
+        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default(), samples }
     }
 
     /// Plays a script with this many controllers at work. Each has a Lease of its own, so that all of them lead at once.
@@ -81,15 +84,24 @@ impl Stage {
 
     /// A controller.
     async fn controller(&self, process: &Process, namespace: &str) {
+        let samples = Samples::new(self.clock.clone());
+        *self.samples.lock().unwrap_or_else(PoisonError::into_inner) = samples.clone();
         let config = Config {
             identity: process.name.clone(),
             namespace: namespace.to_owned(),
             bounds: Bounds::default(),
             clock: self.clock.clone(),
+            samples,
             exec: Some(self.runner.reached_by(process)),
         };
         // A controller that loses its Lease ends with an error, and is started again like one that died.
         let _ = run(process.client(), config, &Registry::new(), CancellationToken::new()).await;
+    }
+
+    /// What the controller that was begun last serves of the pods' metrics.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).text()
     }
 
     /// Waits until something holds of the cluster.

@@ -19,6 +19,7 @@ mod tests;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use approval::{Approval, Approvals, Full};
@@ -47,6 +48,9 @@ pub const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 pub const MAX_RETRIES: u32 = 100;
 /// Most rules of one policy: each is looked at whenever something about a set changes.
 pub const MAX_RULES: usize = 200;
+/// Most metrics of one policy. With the role they are 51 probes, which is fewer than one request of the runner may have
+/// ([`MAX_PROBES`](guardian_hook::protocol::MAX_PROBES), 64), and their answers are at most 1.6 MiB together: see [`metric::MAX_OUTPUT`](crate::metric::MAX_OUTPUT).
+pub const MAX_METRICS: usize = 50;
 /// Time out of a hook that names none.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait of a pod for its `join` or `rejoin`, from the start of its container; then it is ready all the same. A controller answers within
@@ -79,10 +83,10 @@ pub struct Policy {
     pub ready_after: Option<ReadyAfter>,
     /// What runs, and when.
     pub hooks: Hooks,
-    /// How the role of a pod is found out.
-    pub role: Option<Role>,
+    /// How the role of a pod is found out. Shared, as metrics are, with all that asks for it again and again.
+    pub role: Option<Arc<Role>>,
     /// What is measured.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<Arc<Metric>>,
     /// What is done when something is observed.
     pub rules: Vec<Rule>,
     /// Commands that rules, the clock and people run, by name.
@@ -210,8 +214,10 @@ pub struct Metric {
     pub probe: Probe,
     /// How often.
     pub every: Duration,
-    /// Names of its labels.
+    /// Names of its labels, beside those of [`metric::OWN_LABELS`](crate::metric::OWN_LABELS).
     pub labels: Vec<String>,
+    /// The role of the pods in which it is measured; `None`: in all.
+    pub on: Option<String>,
 }
 
 /// Type of a metric, as Prometheus has it.

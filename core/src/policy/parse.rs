@@ -7,6 +7,7 @@ mod scalars;
 
 pub use scalars::duration;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_saphyr::Location;
 use sha2::{Digest as _, Sha256};
@@ -95,7 +96,7 @@ impl Check<'_> {
                 schema::ReadyAfter::Join => ReadyAfter::Join,
             }),
             hooks: self.hooks(document.hooks),
-            role: document.role.map(|r| self.role(r)),
+            role: document.role.map(|r| Arc::new(self.role(r))),
             metrics: self.metrics(document.metrics),
             rules: self.rules(document.rules),
             tasks: self.tasks(document.tasks),

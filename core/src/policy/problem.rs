@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{MAX_POLICY_BYTES, MAX_RETRIES, MAX_RULES, MAX_SCRIPT_BYTES};
+use super::{MAX_METRICS, MAX_POLICY_BYTES, MAX_RETRIES, MAX_RULES, MAX_SCRIPT_BYTES};
 use crate::names::POLICY_KEY;
 
 /// Errors shown of one policy: what does not fit on a screen is not read, and the author fixes from the top.
@@ -69,6 +69,8 @@ pub enum Problem {
     Zero,
     #[error("{0} rules are too many: at most {MAX_RULES} are allowed")]
     TooManyRules(usize),
+    #[error("{0} metrics are too many: at most {MAX_METRICS} are allowed")]
+    TooManyMetrics(usize),
     #[error("{} is not a quorum: write majority, a number of pods such as 2, or a percentage from 1% to 100%", quote(.0))]
     NotAQuorum(String),
     #[error("{} is not a key for labels: letters, digits, `-`, `_` and `.`, perhaps after a domain and `/`, such as kubernetes.io/hostname", quote(.0))]
@@ -95,6 +97,8 @@ pub enum Problem {
     ReservedMetric(String),
     #[error("{} is not a name for a label of a metric: letters, digits and `_`, not beginning with a digit or `__`", quote(.0))]
     NotAMetricLabel(String),
+    #[error("{} is reserved: every metric has the labels `namespace`, `set` and `pod`, and Prometheus adds `job` and `instance`: choose another name", quote(.0))]
+    ReservedMetricLabel(String),
     #[error("`{key}` has no meaning for `{hook}`: {why}")]
     NotHere { key: &'static str, hook: &'static str, why: &'static str },
     #[error("{} is not supported: write `{expected}`", quote(found))]

@@ -348,8 +348,11 @@ pub(super) struct Metric {
     pub(super) timeout: Option<Spanned<Time>>,
     /// How often it runs; 15s
     pub(super) every: Option<Spanned<Time>>,
-    /// Names of its labels
+    /// Names of its labels, beside `namespace`, `set` and `pod`, which every metric has
     pub(super) labels: Option<Vec<Spanned<String>>>,
+    /// In which pods: `role:NAME`, those that have this role; absent: in all
+    #[schemars(regex(pattern = "^role:.+$"))]
+    pub(super) on: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Amount, Condition, Deletion, InitOrder, OnFailure, OwnPreStop, Policy, Program, Quorum, ReadyAfter, Resource,
-    Schedule, Target, Threshold, When, Window, parse,
+    Action, Amount, Condition, DEFAULT_TIMEOUT, Deletion, InitOrder, MetricKind, OnFailure, OwnPreStop, Policy, Program, Quorum,
+    ReadyAfter, Resource, Schedule, Target, Threshold, When, Window, parse,
 };
 use crate::reason::Start;
 
@@ -217,7 +217,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "hooks.freeze",
         "hooks.thaw",
         "hooks.fence",
-        "metrics",
         "rules",
         "tasks",
         "update",
@@ -232,9 +231,27 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     assert_eq!(waits.warnings().collect::<Vec<_>>(), [expected]);
 
     let active = "protect: {priorityClassName: a, override: true, minReplicas: 1, deletion: deny, spread: [zone], disruptionBudget: true, quorum: majority}\n\
-        inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: []\ntasks: {}\n\
+        inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: [{name: a, type: gauge, command: [a]}]\ntasks: {}\n\
         hooks: {init: {command: [a]}, rejoin: {command: [a], target: self, when: ready, onFailure: recreate}, bootstrap: {command: [a]}, join: {command: [a]}, postMortem: {command: [a]}, preStop: {command: [a]}}";
     assert_eq!(accepted(&format!("{HEAD}{active}")).not_yet_active, Vec::<String>::new());
+}
+
+#[test]
+fn metrics_are_read_as_they_are_written() {
+    let policy = accepted(WHOLE);
+    let [metric] = policy.metrics.as_slice() else { panic!("{:?}", policy.metrics) };
+    assert_eq!((metric.kind, metric.every, metric.probe.timeout), (MetricKind::Gauge, Duration::from_secs(30), DEFAULT_TIMEOUT));
+    assert_eq!((metric.labels.as_slice(), metric.on.as_deref()), (&["db".to_owned()][..], Some("primary")));
+    let plain = accepted(&format!("{HEAD}metrics: [{{name: a, type: counter, command: [a]}}]")).metrics.remove(0);
+    assert_eq!((plain.every, plain.labels.len(), plain.on.as_deref()), (Duration::from_secs(15), 0, None));
+}
+
+#[test]
+fn fifty_metrics_are_enough() {
+    let metrics = |n: usize| (0..n).map(|n| format!("- {{name: m{n}, type: gauge, command: [a]}}\n")).collect::<String>();
+    assert_eq!(accepted(&format!("{HEAD}metrics:\n{}", metrics(50))).metrics.len(), 50);
+    let message = message(&format!("{HEAD}metrics:\n{}", metrics(51)));
+    assert_eq!(message, "policy.yaml:54:3: metrics: 51 metrics are too many: at most 50 are allowed");
 }
 
 #[test]

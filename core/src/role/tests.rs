@@ -1,4 +1,4 @@
-use guardian_hook::protocol::Tail;
+use guardian_hook::protocol::{RunResult, Tail};
 use proptest::prelude::*;
 
 use super::*;

@@ -8,6 +8,7 @@ mod cli;
 mod evictions;
 mod guards;
 mod lives;
+mod metrics;
 mod namespaces;
 mod offline;
 mod policies;

@@ -1,6 +1,6 @@
 //! What the controller does to pods and what belongs to them, one file a kind. None of it fails a pass: what is refused is held, and comes again.
 
-mod ask_role;
+mod ask;
 mod end_hand_over;
 mod evict;
 mod keep_budget;
@@ -18,7 +18,7 @@ use kube::Client;
 use super::api::ApiError;
 use super::queue;
 
-pub(super) use ask_role::questions;
+pub(super) use ask::questions;
 pub(super) use run_hook::{order, surroundings};
 
 /// Pause before what was refused is asked for again: a person, or a budget, has to change first.

@@ -16,7 +16,10 @@ async fn readiness_is_all_checks_and_tells_which_one_fails() {
     let ready = Arc::new(AtomicBool::new(false));
     let state = Arc::clone(&ready);
     let certificate = move || state.load(Ordering::Relaxed).then_some(()).ok_or("no certificate yet".to_owned());
-    let probe = Probe::new(registry.clone()).check("policies", || Ok(())).check("certificate", certificate);
+    let probe = Probe::new(registry.clone())
+        .check("policies", || Ok(()))
+        .also(|| "# of another\nkeys 1\n".to_owned())
+        .check("certificate", certificate);
     let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = listener.local_addr().expect("bound");
     let metrics = Metrics::new(&registry, "probe").expect("metrics");
@@ -40,6 +43,7 @@ async fn readiness_is_all_checks_and_tells_which_one_fails() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("policies: ok\ncertificate: ok\n"), "{answer}");
     let answer = ask("GET /metrics").await;
     assert!(answer.contains("\nguardian_http_connections{server=\"probe\"} 1\n"), "{answer}");
+    assert!(answer.ends_with("\n# of another\nkeys 1\n"), "{answer}");
     assert!(ask("GET /debug").await.starts_with("HTTP/1.1 404"));
     assert!(ask("POST /metrics").await.starts_with("HTTP/1.1 405"));
 

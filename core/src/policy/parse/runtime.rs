@@ -1,12 +1,14 @@
 //! What is measured, where requests go, and how a set is updated.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Check;
+use crate::metric::RESERVED_LABELS;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{self, Spanned};
-use crate::policy::{MAX_TIMEOUT, Metric, MetricKind, Role, Target, Traffic, Update};
+use crate::policy::{MAX_METRICS, MAX_TIMEOUT, Metric, MetricKind, Role, Target, Traffic, Update};
 
 /// How often a role is asked for where the policy does not say.
 const EVERY_ROLE: Duration = Duration::from_secs(5);
@@ -22,13 +24,14 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn metrics(&mut self, metrics: Option<Vec<Spanned<schema::Metric>>>) -> Vec<Metric> {
+    pub(super) fn metrics(&mut self, metrics: Option<Vec<Spanned<schema::Metric>>>) -> Vec<Arc<Metric>> {
         let metrics = metrics.unwrap_or_default();
-        if !metrics.is_empty() {
-            self.later("metrics");
+        if let Some(beyond) = metrics.get(MAX_METRICS) {
+            self.error("metrics", beyond.referenced, Problem::TooManyMetrics(metrics.len()));
         }
         let mut names = BTreeSet::new();
-        metrics.into_iter().enumerate().map(|(n, m)| self.metric(&format!("metrics[{n}]"), m, &mut names)).collect()
+        let metrics = metrics.into_iter().enumerate();
+        metrics.map(|(n, m)| Arc::new(self.metric(&format!("metrics[{n}]"), m, &mut names))).collect()
     }
 
     fn metric(&mut self, path: &str, metric: Spanned<schema::Metric>, names: &mut BTreeSet<String>) -> Metric {
@@ -54,6 +57,18 @@ impl Check<'_> {
             probe: self.probe(path, at, (m.script, m.command), m.container, m.timeout),
             every: self.duration(format!("{path}.every"), m.every, EVERY_METRIC, MAX_TIMEOUT),
             labels: self.metric_labels(path, m.labels.unwrap_or_default()),
+            on: m.on.and_then(|on| self.metric_on(&format!("{path}.on"), &on)),
+        }
+    }
+
+    fn metric_on(&mut self, path: &str, on: &Spanned<String>) -> Option<String> {
+        match self.target(path, on)? {
+            Target::Role(role) => Some(role),
+            _ => {
+                let problem = Problem::Variant { found: on.value.clone(), expected: "role:NAME".to_owned() };
+                self.error(path, on.referenced, problem);
+                None
+            }
         }
     }
 
@@ -63,6 +78,8 @@ impl Check<'_> {
             let path = format!("{path}.labels[{n}]");
             if !is_identifier(&label.value, "") || label.value.starts_with("__") {
                 self.error(path, label.referenced, Problem::NotAMetricLabel(label.value.clone()));
+            } else if RESERVED_LABELS.contains(&label.value.as_str()) {
+                self.error(path, label.referenced, Problem::ReservedMetricLabel(label.value.clone()));
             } else if !known.insert(label.value.clone()) {
                 self.error(path, label.referenced, Problem::Twice { what: "label", name: label.value.clone() });
             }

@@ -1,0 +1,38 @@
+//! The role and the metrics of a policy become questions to its pods.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use guardian_core::lifecycle::{Observed, Pod};
+use guardian_core::policy::Policy;
+
+use super::run_hook::identity;
+use crate::controller::collect::{Asking, Container, Subject};
+
+/// What is to be asked in each container of each pod; nothing where the set is on hold. A pod that is going is asked to its end.
+pub(crate) fn questions(observed: &Observed, policy: Option<&Policy>) -> BTreeMap<Container, Asking> {
+    let mut all: BTreeMap<Container, Asking> = BTreeMap::new();
+    let Some(policy) = policy.filter(|_| observed.set.hold.is_none()) else { return all };
+    for (ordinal, pod) in &observed.pods {
+        for subject in subjects(policy, pod) {
+            let named = subject.probe().container.as_ref().or(policy.container.as_ref());
+            let name = named.unwrap_or(&pod.first_container).clone();
+            let runs = pod.containers.get(&name).is_some_and(|status| status.running_since.is_some());
+            let asking = all.entry(Container { pod_uid: pod.uid.clone(), name }).or_insert_with(|| Asking {
+                pod: pod.name.clone(),
+                runs,
+                env: identity(observed, "", &pod.name, Some(*ordinal)),
+                subjects: Vec::new(),
+            });
+            asking.subjects.push(subject);
+        }
+    }
+    all
+}
+
+/// What this pod is asked for: its role, and the metrics of all pods or of those of its role.
+fn subjects(policy: &Policy, pod: &Pod) -> Vec<Subject> {
+    let role = policy.role.iter().map(|role| Subject::Role(Arc::clone(role)));
+    let metrics = policy.metrics.iter().filter(|metric| metric.on.is_none() || metric.on == pod.role);
+    role.chain(metrics.map(|metric| Subject::Metric(Arc::clone(metric)))).collect()
+}

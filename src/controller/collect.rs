@@ -1,0 +1,314 @@
+//! What the pods are asked again and again: their role and their metrics. Paced, bounded, and fair between namespaces.
+//!
+//! A pass says what is to be asked of the pods of a set; the asking goes on by itself. What is due in a container at the same time goes to it in one
+//! exec, and each answer counts as soon as it is there: the role comes first, and is due again while a command after it still hangs. A command that
+//! took long is asked apart from the others from then on. An interval that has passed while nobody had the time is skipped and counted, never made
+//! up for. Intervals are counted from the first time that a container was asked, so what has the same interval stays together.
+
+mod queue;
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::{SinkExt as _, StreamExt as _};
+use guardian_core::metric;
+use guardian_core::policy::{Metric, Policy, Probe, Role};
+use guardian_core::probe::{End, Failure};
+use guardian_hook::protocol::{self, Collected, Sample};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::SetKey;
+use super::clock::Clock;
+use super::exec::{Exec, ExecError};
+use super::roles::Roles;
+use super::samples::Samples;
+use queue::{Key, Queue};
+
+/// Between the beginnings of two execs: at most 50 a second. One costs the API server 8 ms of CPU, so that is 0.4 of one CPU there, and 32 ms the node
+/// of its pod.
+const PACE: Duration = Duration::from_millis(20);
+/// Pause before a question is asked again in a namespace that does not let us: a person has to act first.
+const DENIED_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// Pause before it is asked again in a pod whose runner is too old, or not there: that lasts as long as the pod.
+const UNABLE_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Container {
+    pub(super) pod_uid: String,
+    pub(super) name: String,
+}
+
+/// What is asked in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Asking {
+    /// Name of the pod.
+    pub(super) pod: String,
+    /// Does the container run? Else nothing is asked.
+    pub(super) runs: bool,
+    /// What every command is told of where it runs, but for its own name.
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) subjects: Vec<Subject>,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    Role(Arc<Role>),
+    Metric(Arc<Metric>),
+}
+
+impl Subject {
+    /// Names the question in its request, and tells its command what it is asked for.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Role(_) => "role".to_owned(),
+            Self::Metric(metric) => format!("metrics.{}", metric.name),
+        }
+    }
+
+    pub(super) fn probe(&self) -> &Probe {
+        match self {
+            Self::Role(role) => &role.probe,
+            Self::Metric(metric) => &metric.probe,
+        }
+    }
+
+    fn every(&self) -> Duration {
+        match self {
+            Self::Role(role) => role.every,
+            Self::Metric(metric) => metric.every,
+        }
+    }
+
+    pub(super) const fn is_role(&self) -> bool {
+        matches!(self, Self::Role(_))
+    }
+
+    fn question(&self, env: &BTreeMap<String, String>) -> protocol::Probe {
+        let (name, probe) = (self.name(), self.probe());
+        let mut env = env.clone();
+        env.insert("GUARDIAN_HOOK".to_owned(), name.clone());
+        let max_output = match self {
+            Self::Role(_) => protocol::MAX_ANSWER,
+            Self::Metric(_) => metric::MAX_OUTPUT,
+        };
+        let timeout_ms = u64::try_from(probe.timeout.as_millis()).unwrap_or(u64::MAX);
+        protocol::Probe { name, program: probe.program.clone(), env, timeout_ms, max_output }
+    }
+}
+
+/// All that is asked, and who is told the answers.
+pub(super) struct Collector {
+    exec: Arc<dyn Exec>,
+    roles: Roles,
+    samples: Samples,
+    metrics: Metrics,
+    queue: Mutex<Queue>,
+    changed: Notify,
+}
+
+type Asked = Result<(), ExecError>;
+
+impl Collector {
+    pub(super) fn new(exec: Arc<dyn Exec>, clock: Clock, samples: Samples, metrics: Metrics) -> Self {
+        let roles = Roles::new(clock, metrics.answers.clone());
+        Self { exec, roles, samples, metrics, queue: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// What the pods have said of their roles.
+    pub(super) const fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    /// This is to be asked in the pods of the set from now on, and nothing else. What is new, or was changed, is asked at once.
+    pub(super) fn keep(&self, set: &SetKey, policy: Option<&Policy>, asked: BTreeMap<Container, Asking>) {
+        self.roles.keep(set, &asked);
+        self.samples.keep(set, policy, &asked);
+        self.queue().keep(set, asked);
+        self.changed.notify_one();
+    }
+
+    /// Nobody is asked for anything in a set that is gone.
+    pub(super) fn forget(&self, set: &SetKey) {
+        self.keep(set, None, BTreeMap::new());
+    }
+
+    /// Something has happened to the set: its roles are asked for now, and not at their time.
+    pub(super) fn hurry(&self, set: &SetKey) {
+        self.queue().hurry(set);
+        self.changed.notify_one();
+    }
+
+    /// Asks, and tells `heard` whose pods have said something else of their role. Dropping it cuts all connections, which ends what runs in the pods.
+    pub(super) async fn drive(&self, mut heard: mpsc::Sender<SetKey>) {
+        let (answered, mut answers) = mpsc::unbounded();
+        let mut tasks = JoinSet::new();
+        let mut numbers: BTreeMap<Id, u64> = BTreeMap::new();
+        let mut free = Instant::now();
+        loop {
+            let wake = self.start(&mut tasks, &mut numbers, &mut free, &answered);
+            let mut news = Vec::new();
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+                Some((number, line)) = answers.next() => news.extend(self.answer(number, line)),
+                Some(done) = tasks.join_next_with_id() => {
+                    // All that it said is there by now, and comes before its end.
+                    while let Ok((number, line)) = answers.try_recv() {
+                        news.extend(self.answer(number, line));
+                    }
+                    let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+                    let number = numbers.remove(&id);
+                    news.extend(number.and_then(|number| self.end(number, done.map(|(_, asked)| asked))));
+                }
+            }
+            for set in news {
+                // Full only while the queue is far behind; it is never closed before this ends.
+                let _ = heard.send(set).await;
+            }
+        }
+    }
+
+    /// Asks what is due, as far as the bounds allow; says when to look again, unless something happens before.
+    fn start(
+        &self,
+        tasks: &mut JoinSet<Asked>,
+        numbers: &mut BTreeMap<Id, u64>,
+        free: &mut Instant,
+        answered: &mpsc::UnboundedSender<(u64, Collected)>,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        let mut queue = self.queue();
+        loop {
+            let next = queue.next(now)?;
+            let at = next.due.max(*free);
+            if at > now {
+                return Some(at);
+            }
+            let due = next.due;
+            let Some((number, questions)) = queue.begin(next, now) else { continue };
+            *free = now + PACE;
+            self.metrics.lateness.observe(now.duration_since(due).as_secs_f64());
+            let (exec, answered) = (Arc::clone(&self.exec), answered.clone());
+            // An answer to each question, and one of usage: whatever a runner says beyond that is not kept.
+            let mut left = questions.request.probes.len() + 1;
+            let task = tasks.spawn(async move {
+                let mut hear = |line| {
+                    if left > 0 && matches!(line, Collected::Probe(_) | Collected::Usage(_)) {
+                        left -= 1;
+                        // Whoever drives this hears it.
+                        let _ = answered.unbounded_send((number, line));
+                    }
+                };
+                exec.collect(&questions, &mut hear).await
+            });
+            numbers.insert(task.id(), number);
+        }
+    }
+
+    /// Takes a line of an answer; gives the set where it is news.
+    fn answer(&self, number: u64, line: Collected) -> Option<SetKey> {
+        let key = self.queue().key(number)?.clone();
+        match line {
+            Collected::Probe(sample) => {
+                let took = Duration::from_millis(sample.duration_ms);
+                let ended = self.queue().answered(number, &sample.name, took, Instant::now())?;
+                self.count_skipped(&ended);
+                self.hear(&key, &ended, Ok(&sample)).then_some(key.0)
+            }
+            Collected::Usage(usage) => {
+                let every = self.queue().shortest(&key)?;
+                self.samples.uses(&key.0, &key.1, usage, every);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// An exec has ended: what it has not answered has failed. Gives the set where that is news.
+    fn end(&self, number: u64, asked: Result<Asked, JoinError>) -> Option<SetKey> {
+        let (failure, pause) = failed(asked);
+        let (key, unanswered) = self.queue().end(number, pause, Instant::now())?;
+        let mut is_news = false;
+        for ended in &unanswered {
+            self.count_skipped(ended);
+            is_news |= self.hear(&key, ended, Err(failure.clone()));
+        }
+        is_news.then_some(key.0)
+    }
+
+    /// Says whether that changes what is known of a role.
+    fn hear(&self, (set, container): &Key, ended: &queue::Ended, answer: Result<&Sample, Failure>) -> bool {
+        match &ended.subject {
+            Subject::Role(_) => self.roles.hear(set, &container.pod_uid, answer),
+            Subject::Metric(metric) => {
+                self.samples.hear(set, (&container.pod_uid, &ended.pod), metric, answer);
+                false
+            }
+        }
+    }
+
+    fn count_skipped(&self, ended: &queue::Ended) {
+        let kind = if ended.subject.is_role() { "role" } else { "metric" };
+        self.metrics.skipped.with_label_values(&[kind]).inc_by(ended.skipped);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What it means for what was not answered, and a pause where it is of no use to ask at the next interval.
+fn failed(asked: Result<Asked, JoinError>) -> (Failure, Option<Duration>) {
+    let failure = |end, why| Failure { end, why };
+    match asked {
+        Ok(Ok(())) => (failure(End::Unreachable, "its runner has not answered the question".to_owned()), None),
+        Ok(Err(error)) => {
+            let (end, pause) = match &error {
+                ExecError::Denied(_) => (End::Denied, Some(DENIED_PAUSE)),
+                ExecError::Unsupported | ExecError::NoRunner => (End::Unable, Some(UNABLE_PAUSE)),
+                _ => (End::Unreachable, None),
+            };
+            let why = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+            (failure(end, why), pause)
+        }
+        Err(error) => (failure(End::Unreachable, format!("asking it failed: {error}")), None),
+    }
+}
+
+/// What is counted of the asking.
+pub(super) struct Metrics {
+    lateness: Histogram,
+    skipped: IntCounterVec,
+    answers: IntCounterVec,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let lateness = HistogramOpts::new("guardian_collect_lateness_seconds", "How long after its time a pod was asked");
+        let skipped = Opts::new(
+            "guardian_collect_skipped_total",
+            "Times at which a pod was to be asked for its role, or for a metric, and nobody had the time",
+        );
+        let answers = Opts::new("guardian_role_answers_total", "Answers to the question for a pod's role, by what they were");
+        let metrics = Self {
+            lateness: Histogram::with_opts(lateness.buckets(vec![0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]))?,
+            skipped: IntCounterVec::new(skipped, &["probe"])?,
+            answers: IntCounterVec::new(answers, &["answer"])?,
+        };
+        registry.register(Box::new(metrics.lateness.clone()))?;
+        registry.register(Box::new(metrics.skipped.clone()))?;
+        registry.register(Box::new(metrics.answers.clone()))?;
+        Ok(metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests;
