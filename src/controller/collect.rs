@@ -62,7 +62,12 @@ pub(super) struct Asking {
 pub(super) enum Subject {
     Role(Arc<Role>),
     Metric(Arc<Metric>),
+    /// What the container uses, which comes with every answer: a command that does nothing, for rules where nothing else is asked.
+    Usage(Probe),
 }
+
+/// How often rules want to know what a container uses.
+const USAGE_EVERY: Duration = Duration::from_secs(5);
 
 impl Subject {
     /// Names the question in its request, and tells its command what it is asked for.
@@ -70,6 +75,7 @@ impl Subject {
         match self {
             Self::Role(_) => "role".to_owned(),
             Self::Metric(metric) => format!("metrics.{}", metric.name),
+            Self::Usage(_) => "usage".to_owned(),
         }
     }
 
@@ -77,6 +83,7 @@ impl Subject {
         match self {
             Self::Role(role) => &role.probe,
             Self::Metric(metric) => &metric.probe,
+            Self::Usage(probe) => probe,
         }
     }
 
@@ -84,6 +91,7 @@ impl Subject {
         match self {
             Self::Role(role) => role.every,
             Self::Metric(metric) => metric.every,
+            Self::Usage(_) => USAGE_EVERY,
         }
     }
 
@@ -96,7 +104,7 @@ impl Subject {
         let mut env = env.clone();
         env.insert("GUARDIAN_HOOK".to_owned(), name.clone());
         let max_output = match self {
-            Self::Role(_) => protocol::MAX_ANSWER,
+            Self::Role(_) | Self::Usage(_) => protocol::MAX_ANSWER,
             Self::Metric(_) => metric::MAX_OUTPUT,
         };
         let timeout_ms = u64::try_from(probe.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -125,6 +133,11 @@ impl Collector {
     /// What the pods have said of their roles.
     pub(super) const fn roles(&self) -> &Roles {
         &self.roles
+    }
+
+    /// What they have said of everything else.
+    pub(super) const fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// This is to be asked in the pods of the set from now on, and nothing else. What is new, or was changed, is asked at once.
@@ -252,6 +265,7 @@ impl Collector {
                 self.samples.hear(set, (&container.pod_uid, &ended.pod), metric, answer);
                 false
             }
+            Subject::Usage(_) => false,
         }
     }
 

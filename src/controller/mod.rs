@@ -209,6 +209,7 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     let guard = context.cluster.guard(&set);
     context.collector.keep(&key, guard.policy(), action::questions(&observed, guard.policy()));
     observed.roles = context.collector.roles().of(&key, &observed.pods);
+    observed.gauges = context.collector.samples().gauges(&key, &observed.pods, guard.policy());
     let (policy, edited) = match guard {
         Guard::Policy(policy, edited) => (Some(policy), edited),
         Guard::Nobody => (None, None),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use guardian_core::lifecycle::{Gauge, Pod, rule_key};
 use guardian_core::metric::{Place, Served, Wanted, judge};
 use guardian_core::policy::{Metric, Policy};
 use guardian_core::probe::Failure;
@@ -18,13 +19,15 @@ use super::collect::{Asking, Container, Subject};
 pub struct Samples {
     clock: Clock,
     served: Arc<Mutex<Served>>,
+    /// What rules look at, by set.
+    gauges: Arc<Mutex<BTreeMap<SetKey, BTreeMap<String, Gauge>>>>,
 }
 
 impl Samples {
     /// None yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, served: Arc::default() }
+        Self { clock, served: Arc::default(), gauges: Arc::default() }
     }
 
     /// All that is served, in the text format of Prometheus; no family of it is in a registry.
@@ -46,8 +49,11 @@ impl Samples {
             pod.containers.insert(container.name.clone());
             pod.metrics.extend(asking.subjects.iter().filter_map(|subject| match subject {
                 Subject::Metric(metric) => Some(metric.name.clone()),
-                Subject::Role(_) => None,
+                Subject::Role(_) | Subject::Usage(_) => None,
             }));
+        }
+        if wanted.pods.is_empty() {
+            self.gauges.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
         }
         self.served().keep(&set.namespace, &set.name, wanted);
     }
@@ -72,6 +78,29 @@ impl Samples {
     pub(super) fn uses(&self, set: &SetKey, container: &Container, usage: Usage, every: Duration) {
         let place = Place { namespace: &set.namespace, set: &set.name, pod_uid: &container.pod_uid };
         self.served().takes_usage(place, &container.name, usage, every, self.clock.now());
+    }
+
+    /// What the rules of the policy look at in these pods now.
+    pub(super) fn gauges(&self, set: &SetKey, pods: &BTreeMap<u32, Pod>, policy: Option<&Policy>) -> BTreeMap<String, Gauge> {
+        let served = self.served();
+        let mut all = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = policy.map_or(&[][..], |policy| &policy.rules);
+        if rules.is_empty() {
+            all.remove(set);
+            return BTreeMap::new();
+        }
+        let before = all.remove(set).unwrap_or_default();
+        let mut gauges = BTreeMap::new();
+        for (rule, pod) in rules.iter().flat_map(|rule| pods.values().map(move |pod| (rule, pod))) {
+            let key = rule_key(&rule.name, &pod.uid);
+            let place = Place { namespace: &set.namespace, set: &set.name, pod_uid: &pod.uid };
+            let measured = served.measured(place, rule);
+            let last = before.get(&key);
+            let gauge = measured.map_or_else(|| last.copied(), |measured| Gauge::read(last, rule, measured));
+            gauges.extend(gauge.map(|gauge| (key, gauge)));
+        }
+        all.insert(set.clone(), gauges.clone());
+        gauges
     }
 
     fn served(&self) -> MutexGuard<'_, Served> {

@@ -28,6 +28,14 @@ pub struct Measured {
     pub at: Timestamp,
 }
 
+impl Measured {
+    /// How near it is to its limit; without one, how much it is.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        self.limit.filter(|limit| *limit > 0.0).map_or(self.value, |limit| self.value / limit)
+    }
+}
+
 impl Gauge {
     /// The gauge after a measurement. `None` where the rule counts in percent and there is no limit, or by causes.
     #[must_use]

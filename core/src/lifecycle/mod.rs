@@ -29,5 +29,6 @@ pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use gauge::{Gauge, Measured};
 pub use observed::{Container, Departed, HandOver, Observed, Pod, RunEnd, Set, Terminated, Volume};
 pub use roles::primary;
+pub use rules::rule_key;
 pub use step::{RuleChange, Settles, Step};
 pub use traffic::{Reselect, Serve, Service, ShedRequest};

@@ -31,8 +31,9 @@ const GONE: SignedDuration = SignedDuration::from_mins(5);
 /// The least time that an action gets to help before the next is taken.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
-/// The key of a rule that has set in for a pod.
-fn key(rule: &str, pod_uid: &str) -> String {
+/// The key of a rule in a pod.
+#[must_use]
+pub fn rule_key(rule: &str, pod_uid: &str) -> String {
     format!("{rule}/{pod_uid}")
 }
 
@@ -65,7 +66,7 @@ fn budget(view: &View<'_>, rule: &Rule) -> usize {
 
 /// Has the rule to set in for this pod?
 fn sets_in(view: &View<'_>, rule: &Rule, pod: &Pod, left: &mut usize) -> Option<Next> {
-    let key = key(&rule.name, &pod.uid);
+    let key = rule_key(&rule.name, &pod.uid);
     let gauge = view.observed.gauges.get(&key)?;
     let since = gauge.when_since?;
     let is_due = view.now >= later(since, during(rule)) && is_fresh(view, gauge);

@@ -8,7 +8,8 @@ use guardian_hook::protocol::Usage;
 use jiff::Timestamp;
 
 use super::{MAX_SERIES_IN_ALL, MAX_SERIES_OF_NAMESPACE, MAX_SERIES_OF_SET, Reading};
-use crate::policy::Metric;
+use crate::lifecycle::Measured;
+use crate::policy::{Condition, Metric, Resource, Rule, Threshold};
 use crate::probe::{End, Failure};
 use crate::role::silence;
 
@@ -86,6 +87,8 @@ pub(super) struct Used {
     pub(super) usage: Usage,
     pub(super) at: Timestamp,
     pub(super) every: Duration,
+    /// Cores, on the average since the time before.
+    cores: Option<f64>,
 }
 
 impl Served {
@@ -147,7 +150,31 @@ impl Served {
     pub fn takes_usage(&mut self, place: Place<'_>, container: &str, usage: Usage, every: Duration, now: Timestamp) {
         let key = (place.namespace.to_owned(), place.set.to_owned());
         if let Some(pod) = self.sets.get_mut(&key).and_then(|set| set.pods.get_mut(place.pod_uid)) {
-            pod.containers.insert(container.to_owned(), Used { usage, at: now, every });
+            let before = pod.containers.get(container);
+            let cores = before.and_then(|before| cores(before, usage, now));
+            pod.containers.insert(container.to_owned(), Used { usage, at: now, every, cores });
+        }
+    }
+
+    /// What a rule looks at in a pod: of several series the one that is furthest beyond its bound, of several containers the one nearest to its limit.
+    #[must_use]
+    pub fn measured(&self, place: Place<'_>, rule: &Rule) -> Option<Measured> {
+        let pod = self.sets.get(&(place.namespace.to_owned(), place.set.to_owned()))?.pods.get(place.pod_uid)?;
+        match &rule.when {
+            Condition::Usage { resource, .. } => {
+                let all = pod.containers.values().filter_map(|used| used.measured(*resource));
+                all.max_by(|a, b| a.share().total_cmp(&b.share()))
+            }
+            Condition::Metric { name, threshold, .. } => {
+                let (reading, at) = pod.metrics.get(name)?.read.as_ref()?;
+                let values = reading.series.values().copied();
+                let value = match threshold {
+                    Threshold::Above(_) => values.max_by(f64::total_cmp),
+                    Threshold::Below(_) => values.min_by(f64::total_cmp),
+                };
+                Some(Measured { value: value?, limit: None, at: *at })
+            }
+            Condition::Cause { .. } => None,
         }
     }
 
@@ -172,6 +199,31 @@ impl Served {
             let answers = set.pods.values().flat_map(|pod| pod.metrics.values());
             set.series = answers.filter_map(|answer| Some(answer.read.as_ref()?.0.series.len())).sum();
         }
+    }
+}
+
+/// Cores that a container used since it was asked before.
+fn cores(before: &Used, usage: Usage, now: Timestamp) -> Option<f64> {
+    let microseconds = usage.cpu_usage_us?.checked_sub(before.usage.cpu_usage_us?)?;
+    let time = now.duration_since(before.at).as_secs_f64();
+    // Exact up to 2^53 microseconds, which are 285 years of one core.
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let seconds = microseconds as f64 / 1e6;
+    (time > 0.0).then(|| seconds / time)
+}
+
+impl Used {
+    #[expect(clippy::cast_precision_loss, reason = "bytes are exact up to 2^53, which are 8 PiB")]
+    fn measured(&self, resource: Resource) -> Option<Measured> {
+        let usage = &self.usage;
+        let (value, limit) = match resource {
+            Resource::Memory => {
+                let bytes = usage.memory_bytes?.saturating_sub(usage.reclaimable_bytes.unwrap_or_default());
+                (bytes as f64, usage.memory_limit_bytes.map(|bytes| bytes as f64))
+            }
+            Resource::Cpu => (self.cores?, usage.cpu_limit_millis.map(|millis| millis as f64 / 1000.0)),
+        };
+        Some(Measured { value, limit, at: self.at })
     }
 }
 

@@ -330,7 +330,7 @@ fn what_goes_away_is_served_no_more_at_once() {
     shop.keep("redis", wanted("p", &[a.clone(), b.clone()], &["redis-0"]));
     assert_eq!((shop.lines("a").len(), shop.lines("b").len(), shop.lines("guardian_metric_up").len()), (1, 1, 2), "a pod");
     measured(&mut shop);
-    shop.keep("redis", wanted("p", &[a.clone()], &["redis-0", "redis-1"]));
+    shop.keep("redis", wanted("p", std::slice::from_ref(&a), &["redis-0", "redis-1"]));
     assert_eq!((shop.lines("a").len(), shop.lines("b").len(), shop.lines("guardian_metric_up").len()), (2, 0, 2), "a metric");
     assert_eq!(shop.lines("guardian_metric_runs_total").len(), 1);
     measured(&mut shop);
@@ -350,7 +350,7 @@ fn what_is_over_a_bound_is_dropped_and_counted_and_the_rest_is_served() {
     let mut shop = Shop::default();
     let names: Vec<String> = (0..12).map(|n| format!("redis-{n:02}")).collect();
     let pods: Vec<&str> = names.iter().map(String::as_str).collect();
-    shop.keep("redis", wanted("p", &[keys.clone()], &pods));
+    shop.keep("redis", wanted("p", std::slice::from_ref(&keys), &pods));
     shop.prints("redis", pods[0], &keys, &lines(130));
     assert_eq!(shop.lines("keys").len(), MAX_SERIES);
     let dropped = |shop: &Shop| shop.lines("guardian_metric_series_dropped").remove(0);
@@ -380,7 +380,11 @@ fn one_namespace_takes_a_quarter_of_all_room_and_never_more() {
         for set in 0..6 {
             let (namespace, set) = (format!("n{namespace}"), format!("s{set}"));
             let names: Vec<String> = (0..10).map(|n| format!("{set}-{n}")).collect();
-            served.keep(&namespace, &set, wanted("p", &[keys.clone()], &names.iter().map(String::as_str).collect::<Vec<_>>()));
+            served.keep(
+                &namespace,
+                &set,
+                wanted("p", std::slice::from_ref(&keys), &names.iter().map(String::as_str).collect::<Vec<_>>()),
+            );
             for name in &names {
                 let uid = format!("uid-{name}");
                 let place = Place { namespace: &namespace, set: &set, pod_uid: &uid };
@@ -403,7 +407,7 @@ fn of_policies_that_disagree_the_first_by_name_says_type_and_help() {
     let mut shop = Shop::default();
     // The order of the names of the sets is another.
     for (set, policy, metric) in [("x", "b", &counter), ("y", "c", &other_help), ("z", "a", &gauge)] {
-        shop.keep(set, wanted(policy, &[metric.clone()], &["pod-0"]));
+        shop.keep(set, wanted(policy, std::slice::from_ref(metric), &["pod-0"]));
         shop.prints(set, "pod-0", metric, "1");
     }
     let text = shop.text();
@@ -462,7 +466,7 @@ proptest! {
         let keys = Metric { help, ..metric("keys", if labelled { &["db"] } else { &[] }) };
         let mut shop = Shop::default();
         let pods: Vec<&str> = outputs.iter().map(|(pod, _)| pod.as_str()).collect();
-        shop.keep("redis", wanted("p", &[keys.clone()], &pods));
+        shop.keep("redis", wanted("p", std::slice::from_ref(&keys), &pods));
         for (pod, output) in &outputs {
             shop.prints("redis", pod, &keys, output);
         }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use guardian_core::lifecycle::{Observed, Pod};
-use guardian_core::policy::Policy;
+use guardian_core::names;
+use guardian_core::policy::{Condition, Policy, Probe, Program};
 
 use super::run_hook::identity;
 use crate::controller::collect::{Asking, Container, Subject};
@@ -34,5 +36,12 @@ pub(crate) fn questions(observed: &Observed, policy: Option<&Policy>) -> BTreeMa
 fn subjects(policy: &Policy, pod: &Pod) -> Vec<Subject> {
     let role = policy.role.iter().map(|role| Subject::Role(Arc::clone(role)));
     let metrics = policy.metrics.iter().filter(|metric| metric.on.is_none() || metric.on == pod.role);
-    role.chain(metrics.map(|metric| Subject::Metric(Arc::clone(metric)))).collect()
+    let uses = policy.rules.iter().any(|rule| matches!(rule.when, Condition::Usage { .. }));
+    let nothing = || Probe {
+        program: Program::Command(vec![names::RUNNER.to_owned(), "version".to_owned()]),
+        container: None,
+        timeout: Duration::from_secs(5),
+    };
+    let usage = uses.then(|| Subject::Usage(nothing()));
+    role.chain(metrics.map(|metric| Subject::Metric(Arc::clone(metric)))).chain(usage).collect()
 }

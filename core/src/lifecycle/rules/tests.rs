@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::super::example::{Example, outcome};
 use super::super::gauge::{Gauge, Measured};
-use super::key;
+use super::rule_key as key;
 use crate::ledger::Verdict;
 use crate::policy::{self, API_VERSION, KIND, Policy};
 use crate::reason::Hold;

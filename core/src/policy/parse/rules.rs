@@ -24,9 +24,6 @@ impl Check<'_> {
         if rules.value.len() > MAX_RULES {
             self.error("rules", rules.referenced, Problem::TooManyRules(rules.value.len()));
         }
-        if !rules.value.is_empty() {
-            self.later("rules");
-        }
         let mut names = BTreeSet::new();
         let rules = rules.value.into_iter().enumerate();
         rules.filter_map(|(n, rule)| self.rule(&format!("rules[{n}]"), rule.value, &mut names)).collect()
@@ -57,7 +54,10 @@ impl Check<'_> {
         let Spanned { value: c, referenced: at } = condition;
         match (&c.usage, &c.metric, &c.cause) {
             (Some(_), None, None) | (None, Some(_), None) => self.value(path, at, c),
-            (None, None, Some(_)) => self.cause(path, c),
+            (None, None, Some(_)) => {
+                self.later(&format!("{path}.cause"));
+                self.cause(path, c)
+            }
             _ => {
                 self.error(path, at, Problem::OneCondition);
                 None
@@ -192,6 +192,9 @@ impl Check<'_> {
             schema::Action::Recreate | schema::Action::Run(_) => (true, "", ""),
         };
         self.needs(path, at, there, what, needed);
+        if matches!(action.value, schema::Action::Recreate | schema::Action::Resize | schema::Action::Freeze) {
+            self.later(path);
+        }
         match action.value {
             schema::Action::Shed => Action::Shed,
             schema::Action::Rejoin => Action::Rejoin,

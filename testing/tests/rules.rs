@@ -1,0 +1,126 @@
+//! Rules: what is measured sets them in, their actions are taken once and undone, whatever becomes of the controller.
+
+use std::time::Duration;
+
+use guardian_hook::protocol::Usage;
+use guardian_testing::{Fault, Stage};
+use serde_json::json;
+use tokio::time::sleep;
+
+const POLICY: &str = "\
+apiVersion: stateful-guardian.io/v1alpha1
+kind: GuardianPolicy
+selector: {matchLabels: {app: redis}}
+traffic: {services: [clients]}
+metrics:
+- {name: clients, type: gauge, every: 5s, command: [clients]}
+rules:
+- name: crowded
+  when: {metric: clients, above: 100, for: 10s}
+  until: {below: 50, for: 20s}
+  do: [shed, {run: throttle}]
+  undo: [{run: unthrottle}]
+tasks:
+  throttle: {command: [throttle]}
+  unthrottle: {command: [unthrottle]}
+";
+const MEMORY: &str = "\
+apiVersion: stateful-guardian.io/v1alpha1
+kind: GuardianPolicy
+selector: {matchLabels: {app: redis}}
+rules:
+- {name: pressure, when: {usage: memory, above: 85%}, do: [{run: throttle}]}
+tasks: {throttle: {command: [throttle]}}
+";
+
+/// Two pods that serve, with ten clients each.
+async fn serving(stage: &Stage, policy: &str) {
+    for pod in ["redis-0", "redis-1"] {
+        stage.runner.measures(pod, "clients", "10");
+    }
+    stage.enable();
+    stage.apply_policy(policy);
+    stage.apply_set(0);
+    stage.label_template(true);
+    stage.change_set(2, "r1");
+    [0, 1].into_iter().for_each(|ordinal| stage.new_pod(ordinal, "r1"));
+    stage.endpoints("clients", &[0, 1], None);
+    stage.apply_service("clients", &json!({}));
+    stage.until("the Service asks for the label", |s| s.asks("clients")).await;
+    stage.until_settled().await;
+}
+
+fn tasks(stage: &Stage) -> Vec<String> {
+    stage.hooks().into_iter().filter(|hook| hook.starts_with("tasks.")).collect()
+}
+
+/// The whole life of a rule.
+async fn crowded(stage: &Stage) {
+    serving(stage, POLICY).await;
+    stage.runner.measures("redis-1", "clients", "500");
+    stage.until("it is shed", |s| s.serving() == ["true", "false"]).await;
+    stage.until("the next action has its turn", |s| tasks(s) == ["tasks.throttle redis-1"] && s.is_settled()).await;
+    stage.runner.measures("redis-1", "clients", "5");
+    stage.until("it is undone", |s| s.serving() == ["true", "true"] && s.state().get("rules").is_none()).await;
+    stage.until_settled().await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(tasks(stage), ["tasks.throttle redis-1", "tasks.unthrottle redis-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_sheds_then_throttles_and_undoes_both() {
+    let stage = Stage::new();
+    stage.play(1, crowded(&stage)).await;
+    let told = stage.events();
+    for words in ["sets in: clients is 500.0", "Services send nothing new", "is over: clients is 5.0"] {
+        let noted = stage.history().iter().any(|record| record.to_string().contains(words));
+        assert!(noted, "{words}: {told:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_controllers_take_each_action_once() {
+    for leaders in [2, 3] {
+        let stage = Stage::new();
+        stage.play(leaders, crowded(&stage)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_killed_at_any_call_takes_each_action_once_and_undoes_it() {
+    let straight = Stage::new();
+    straight.play(1, crowded(&straight)).await;
+    let calls = straight.api.calls();
+    // Asking for a metric happens hundreds of times, and writes nothing.
+    let acts = calls.iter().enumerate().filter(|(_, call)| !matches!(call.kind.as_str(), "COLLECT" | "PUT leases"));
+    for (number, call) in acts {
+        let stage = Stage::new();
+        let script = async {
+            crowded(&stage).await;
+            assert_eq!(tasks(&stage).len(), 2, "killed after call {number}, {call:?}");
+        };
+        stage.play_crashed(number, Fault::CrashAfter, script).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_on_what_a_container_uses_needs_no_metric_and_without_a_limit_does_nothing() {
+    let stage = Stage::new();
+    let script = async {
+        stage.usual(MEMORY);
+        stage.runner.uses(Usage { memory_bytes: Some(900), ..Usage::default() });
+        sleep(Duration::from_secs(120)).await;
+        assert!(tasks(&stage).is_empty(), "there is no limit of which it could be 85 %");
+        stage.runner.uses(Usage {
+            memory_bytes: Some(900),
+            reclaimable_bytes: Some(100),
+            memory_limit_bytes: Some(1000),
+            ..Usage::default()
+        });
+        sleep(Duration::from_secs(120)).await;
+        assert!(tasks(&stage).is_empty(), "what the kernel takes back does not count");
+        stage.runner.uses(Usage { memory_bytes: Some(900), memory_limit_bytes: Some(1000), ..Usage::default() });
+        stage.until("both are throttled", |s| tasks(s) == ["tasks.throttle redis-0", "tasks.throttle redis-1"]).await;
+    };
+    stage.play(1, script).await;
+}
