@@ -9,6 +9,7 @@ use crate::metric::RESERVED_LABELS;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{self, Spanned};
 use crate::policy::{MAX_METRICS, MAX_TIMEOUT, Metric, MetricKind, Role, Target, Traffic, Update};
+use crate::role::is_label_value;
 
 /// How often a role is asked for where the policy does not say.
 const EVERY_ROLE: Duration = Duration::from_secs(5);
@@ -62,14 +63,15 @@ impl Check<'_> {
     }
 
     fn metric_on(&mut self, path: &str, on: &Spanned<String>) -> Option<String> {
-        match self.target(path, on)? {
-            Target::Role(role) => Some(role),
-            _ => {
-                let problem = Problem::Variant { found: on.value.clone(), expected: "role:NAME".to_owned() };
-                self.error(path, on.referenced, problem);
-                None
-            }
+        let role = on.value.strip_prefix("role:").filter(|role| is_label_value(role));
+        if role.is_some() {
+            let needed = "`role`: a command that prints the role of its pod";
+            self.needs(path, on.referenced, self.declared.role, &on.value, needed);
+        } else {
+            let problem = Problem::Variant { found: on.value.clone(), expected: "role:NAME".to_owned() };
+            self.error(path, on.referenced, problem);
         }
+        role.map(str::to_owned)
     }
 
     fn metric_labels(&mut self, path: &str, labels: Vec<Spanned<String>>) -> Vec<String> {
