@@ -7,6 +7,8 @@ mod command;
 mod history;
 #[path = "online/logs.rs"]
 mod logs;
+#[path = "online/run.rs"]
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -333,10 +335,7 @@ fn the_keys_of_each_json_document_are_the_documented_ones() {
     });
     let file = world.folder.path().join("log");
     std::fs::write(&file, format!("{log}\n")).expect("a file");
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("the page");
     let file = file.display().to_string();
-    // What stands in a document as a value, or inside of what is documented elsewhere.
-    let no_keys = ["ok", "failed", "skipped"];
     for (command, arguments) in [
         ("lint", &["-f", "tests/testdata/lint/deadly.yaml"][..]),
         ("explain", &["db"]),
@@ -345,21 +344,25 @@ fn the_keys_of_each_json_document_are_the_documented_ones() {
         ("check", &[]),
     ] {
         let done = world.guardian(&[&[command], arguments, &["-o", "json"]].concat());
-        let document: Value = serde_json::from_str(&done.stdout).expect("one JSON document");
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{command}` |"))).expect("its row");
-        let words = row.split('`').skip(3).step_by(2).map(|word| word.trim_end_matches("[]"));
-        let documented: BTreeSet<&str> = words.collect();
-        let mut keys: BTreeSet<&str> = document.as_object().expect("an object").keys().map(String::as_str).collect();
-        if command != "audit" {
-            let items = document.as_object().into_iter().flat_map(|o| o.values()).filter_map(|list| list.get(0));
-            let changes = items.clone().filter_map(|item| item["changes"].get(0));
-            keys.extend(items.chain(changes).filter_map(Value::as_object).flat_map(|item| item.keys()).map(String::as_str));
-        }
-        let undocumented: Vec<&&str> = keys.iter().filter(|key| !documented.contains(**key)).collect();
-        let invented: Vec<&&str> = documented.iter().filter(|word| !keys.contains(**word) && !no_keys.contains(word)).collect();
-        assert!(
-            undocumented.is_empty() && invented.is_empty(),
-            "{command}: not documented {undocumented:?}, not there {invented:?}"
-        );
+        assert_documented(command, &serde_json::from_str(&done.stdout).expect("one JSON document"));
     }
+}
+
+/// The document of a command has the keys that the page says, and no others.
+fn assert_documented(command: &str, document: &Value) {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).expect("the page");
+    // What stands in a document as a value, or inside of what is documented elsewhere.
+    let no_keys = ["ok", "failed", "skipped"];
+    let row = page.lines().find(|line| line.starts_with(&format!("| `{command}` |"))).expect("its row");
+    let words = row.split('`').skip(3).step_by(2).map(|word| word.trim_end_matches("[]"));
+    let documented: BTreeSet<&str> = words.collect();
+    let mut keys: BTreeSet<&str> = document.as_object().expect("an object").keys().map(String::as_str).collect();
+    if command != "audit" {
+        let items = document.as_object().into_iter().flat_map(|o| o.values()).filter_map(|list| list.get(0));
+        let changes = items.clone().filter_map(|item| item["changes"].get(0));
+        keys.extend(items.chain(changes).filter_map(Value::as_object).flat_map(|item| item.keys()).map(String::as_str));
+    }
+    let undocumented: Vec<&&str> = keys.iter().filter(|key| !documented.contains(**key)).collect();
+    let invented: Vec<&&str> = documented.iter().filter(|word| !keys.contains(**word) && !no_keys.contains(word)).collect();
+    assert!(undocumented.is_empty() && invented.is_empty(), "{command}: not documented {undocumented:?}, not there {invented:?}");
 }

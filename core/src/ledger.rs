@@ -329,27 +329,7 @@ impl Ledger {
     /// The ledger of a set that is seen for the first time.
     #[must_use]
     pub fn new(set_uid: &str) -> Self {
-        Self {
-            state: State {
-                format: FORMAT,
-                set_uid: set_uid.to_owned(),
-                bootstrapped: false,
-                volumes: BTreeMap::new(),
-                replicas: None,
-                given_up: BTreeMap::new(),
-                recreated: BTreeMap::new(),
-                handed_over: BTreeMap::new(),
-                sheds: BTreeMap::new(),
-                answered: BTreeMap::new(),
-                episodes: BTreeMap::new(),
-                runs: BTreeMap::new(),
-                rules: BTreeMap::new(),
-                breaker: None,
-                budgets: BTreeMap::new(),
-                rest: Rest::new(),
-            },
-            history: Vec::new(),
-        }
+        Self { state: State::new(set_uid), history: Vec::new() }
     }
 
     /// From the data of its ConfigMap.
@@ -402,6 +382,29 @@ impl Ledger {
 }
 
 impl State {
+    /// Nothing is known of the set yet.
+    #[must_use]
+    pub fn new(set_uid: &str) -> Self {
+        Self {
+            format: FORMAT,
+            set_uid: set_uid.to_owned(),
+            bootstrapped: false,
+            volumes: BTreeMap::new(),
+            replicas: None,
+            given_up: BTreeMap::new(),
+            recreated: BTreeMap::new(),
+            handed_over: BTreeMap::new(),
+            sheds: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            episodes: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            breaker: None,
+            budgets: BTreeMap::new(),
+            rest: Rest::new(),
+        }
+    }
+
     /// Notes what is there now of the set: its identity, and how many pods it is meant to have. Part of every write.
     pub fn sees(&mut self, set_uid: &str, ordinals: &std::ops::Range<u32>) {
         set_uid.clone_into(&mut self.set_uid);

@@ -81,7 +81,7 @@ reasons! {
         NodeRebooted,
         /// The whole set was down.
         ClusterRestart,
-        /// Somebody asked for it.
+        /// Nothing has started: a person asked for it (`guardian run`, `guardian shed`).
         Requested,
         /// A rule of the policy asked for it.
         Rule,

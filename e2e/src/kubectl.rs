@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::{Failure, Outcome};
 
@@ -126,6 +126,17 @@ impl Kubectl {
 pub async fn guardian(arguments: &[&str]) -> Outcome<Done> {
     let program = env::var_os("GUARDIAN_BIN").map_or_else(built_guardian, |path| Ok(PathBuf::from(path)))?;
     run(&program, arguments, "").await
+}
+
+/// Starts it, and leaves it to the test: its output is in pipes, and it is killed when it is dropped.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn guardian_started(arguments: &[&str]) -> Outcome<Child> {
+    let program = env::var_os("GUARDIAN_BIN").map_or_else(built_guardian, |path| Ok(PathBuf::from(path)))?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.spawn().map_err(|error| Failure::Run(format!("guardian {}", arguments.join(" ")), error))
 }
 
 /// Cargo puts test programs into `deps` beside the binaries of the same profile.

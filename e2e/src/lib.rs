@@ -26,7 +26,7 @@ mod wait;
 pub use failure::{Failure, Outcome};
 pub use fixtures::{application, example, manifest, policy};
 pub use kill::Signal;
-pub use kubectl::{Done, Kubectl, guardian};
+pub use kubectl::{Done, Kubectl, guardian, guardian_started};
 pub use namespace::Namespace;
 pub use observe::{container_id, is_ready, node, restarts, uid};
 pub use sets::{is_guarded, record};

@@ -4,9 +4,10 @@
 //! fields are ignored, and [`PROTOCOL`] is raised only when an old runner would do the wrong thing with a new request.
 //!
 //! On standard input a message is a frame: its length as four bytes, big endian, then that many bytes of JSON ([`frame`]). On standard output an
-//! answer is one line of JSON.
+//! answer is one line of JSON; what a run writes may come before it, in lines of its own ([`Streamed`]).
 
 mod collect;
+mod stream;
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use collect::{Collect, Collected, MAX_ANSWER, MAX_COMPLAINT, MAX_PROBE_MEMORY, MAX_PROBES, Probe, Sample, Usage};
+pub use stream::Streamed;
 
 /// The version of requests that this build understands.
 pub const PROTOCOL: u32 = 1;
@@ -50,6 +52,10 @@ pub const MAX_SPEC: usize = 128 * 1024 - SPEC_VARIABLE.len() - 2;
 /// What a runner that does not know a command says on standard error; it ends with status 2 and prints nothing else.
 pub const NO_SUCH_COMMAND: &str = "no such command";
 
+/// What is missing ([`RunResult::NotFound`]) when a command has no words. No policy has such a one: a request with it asks for what became of a run,
+/// and sees to it that it is not started any more if it never was. So does every older runner.
+pub const EMPTY_COMMAND: &str = "the command is empty";
+
 /// What `guardian-hook run` reads: start one hook, once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,6 +75,9 @@ pub struct Request {
     pub env: BTreeMap<String, String>,
     /// After this many milliseconds the process and all its descendants are killed; 1 to [`MAX_TIMEOUT_MS`].
     pub timeout_ms: u64,
+    /// Whether what it writes is wanted as it comes, in lines before the outcome ([`Streamed`]). Only who starts the run gets them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stream: bool,
 }
 
 /// A program in either of the two shapes of a policy.
@@ -433,4 +442,9 @@ pub fn valid_reason(reason: &str) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field by reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }

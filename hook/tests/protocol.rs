@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use guardian_hook::protocol::{
     Chained, Collect, Collected, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome, PROTOCOL, Probe,
-    Program, Refusal, Request, RunResult, Sample, SpecError, StopReason, Tail, Usage, frame, valid_reason, valid_run_id,
+    Program, Refusal, Request, RunResult, Sample, SpecError, StopReason, Streamed, Tail, Usage, frame, valid_reason,
+    valid_run_id,
 };
 
 fn request() -> Request {
@@ -18,6 +19,7 @@ fn request() -> Request {
         program: Program::Script { name: "rejoin.sh".into(), text: "#!/bin/sh\n".into() },
         env: BTreeMap::from([("GUARDIAN_REASON".into(), "Crash".into())]),
         timeout_ms: 60_000,
+        stream: false,
     }
 }
 
@@ -59,6 +61,26 @@ fn a_request_is_written_as_it_always_was() {
     let script = r##"{"version":1,"podUid":"8f3c","runId":"rejoin-8f3c-1","hook":"rejoin","program":{"script":{"name":"rejoin.sh","text":"#!/bin/sh\n"}},"env":{"GUARDIAN_REASON":"Crash"},"timeoutMs":60000}"##;
     assert_eq!(json(&request()), script);
     assert_eq!(json(&Program::Command(vec!["redis-cli".into(), "ping".into()])), r#"{"command":["redis-cli","ping"]}"#);
+    let streamed = Request { stream: true, ..request() };
+    assert_eq!(json(&streamed), script.replace("60000}", "60000,\"stream\":true}"));
+    assert_eq!(serde_json::from_str::<Request>(script).unwrap(), request(), "an older controller asks for no stream");
+}
+
+#[test]
+fn what_a_run_writes_is_written_in_lines_that_no_reader_takes_for_an_outcome() {
+    let table = [
+        (Streamed::of(false, b"\xffout"), r#"{"kind":"stdout","data":"/291dA=="}"#),
+        (Streamed::of(true, b"err\n"), r#"{"kind":"stderr","data":"ZXJyCg=="}"#),
+        (Streamed::Dropped { stdout: 7, stderr: 0 }, r#"{"kind":"dropped","stdout":7,"stderr":0}"#),
+    ];
+    for (line, text) in table {
+        assert_eq!(json(&line), text);
+        assert_eq!(serde_json::from_str::<Streamed>(text).unwrap(), line);
+        assert!(serde_json::from_str::<Outcome>(text).is_err(), "{text}");
+    }
+    assert_eq!(Streamed::of(false, b"\xffout").bytes(), Some((false, b"\xffout".to_vec())));
+    assert_eq!(serde_json::from_str::<Streamed>(r#"{"kind":"progress","percent":3}"#).unwrap(), Streamed::Unknown);
+    assert!(serde_json::from_str::<Streamed>(&json(&outcome(RunResult::TimedOut))).is_err(), "nor an outcome for a line");
 }
 
 #[test]

@@ -5,31 +5,62 @@ mod pod;
 use std::fs;
 use std::io::Read;
 
-use pod::{Pod, binary, outcome, script, until};
+use guardian_hook::protocol::{Outcome, Request, Streamed};
+use pod::{Pod, binary, script, until};
 
 /// The figures for a released runner, in bytes and kB; an ordinary build carries the standard library and is not held to them.
 const RELEASED: (u64, u64) = (1024 * 1024, 2 * 1024);
 const ORDINARY: (u64, u64) = (32 * 1024 * 1024, 8 * 1024);
 
-#[test]
-fn the_runner_is_small_on_disk_and_in_memory() {
+fn most() -> (u64, u64) {
     let released = std::env::var_os("GUARDIAN_HOOK_BINARY").is_some();
-    let (max_bytes, max_kb) = if released { RELEASED } else { ORDINARY };
-    let bytes = fs::metadata(binary()).unwrap().len();
+    if released { RELEASED } else { ORDINARY }
+}
 
-    // The costliest outcome: both tails full, of bytes that JSON writes as six each. Nobody reads it until the peak was taken.
+/// Runs what makes the costliest outcome: both tails full, of bytes that JSON writes as six each. Nobody reads until the peak was taken. The peak in
+/// kB, and what the runner then prints.
+fn flood(request: &Request) -> (u64, Vec<u8>) {
     let pod = Pod::new();
-    let mut runner = pod.start_run(&script("r", "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2"));
+    let mut runner = pod.start_run(request);
     until("the outcome is on disk", || pod.path("run/r.json").exists());
     let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).unwrap();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    let peak_kb: u64 = peak.split_whitespace().next().unwrap().parse().unwrap();
-    let mut line = Vec::new();
-    runner.stdout.take().unwrap().read_to_end(&mut line).unwrap();
-    let status = runner.wait().unwrap();
-    outcome(&std::process::Output { status, stdout: line, stderr: Vec::new() });
+    let peak_kb = peak.split_whitespace().next().unwrap().parse().unwrap();
+    let mut printed = Vec::new();
+    runner.stdout.take().unwrap().read_to_end(&mut printed).unwrap();
+    assert!(runner.wait().unwrap().success());
+    (peak_kb, printed)
+}
 
+const BOTH: &str = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2";
+
+#[test]
+fn the_runner_is_small_on_disk_and_in_memory() {
+    let (max_bytes, max_kb) = most();
+    let bytes = fs::metadata(binary()).unwrap().len();
+    let (peak_kb, printed) = flood(&script("r", BOTH));
+    assert!(serde_json::from_slice::<Outcome>(&printed).is_ok(), "one line");
     println!("guardian-hook: {bytes} bytes, {peak_kb} kB resident at its peak");
     assert!(bytes <= max_bytes, "{bytes} bytes");
     assert!(peak_kb <= max_kb, "{peak_kb} kB resident");
+}
+
+/// It waits 5 s for whoever asked, and then goes on without him.
+#[test]
+fn a_reader_that_takes_nothing_costs_no_more_memory_and_is_told_how_much_he_missed() {
+    let (peak_kb, printed) = flood(&Request { stream: true, ..script("r", BOTH) });
+    println!("guardian-hook: {peak_kb} kB resident at its peak, with a stuck reader");
+    assert!(peak_kb <= most().1, "{peak_kb} kB resident");
+    let lines: Vec<&[u8]> = printed.split(|b| *b == b'\n').filter(|line| !line.is_empty()).collect();
+    let (last, lines) = lines.split_last().unwrap();
+    assert!(serde_json::from_slice::<Outcome>(last).is_ok(), "the outcome is the last");
+    let (mut seen, mut missed) = (0, 0);
+    for line in lines {
+        match serde_json::from_slice::<Streamed>(line).unwrap() {
+            Streamed::Dropped { stdout, stderr } => missed += stdout + stderr,
+            line => seen += line.bytes().unwrap().1.len() as u64,
+        }
+    }
+    assert_eq!(seen + missed, 2_000_000);
+    assert!(seen > 0 && missed > 1_000_000, "{seen} bytes seen, {missed} missed");
 }

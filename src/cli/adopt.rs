@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use guardian_core::ledger::{self, Adopted, Ledger, LedgerError, Record, Verdict};
+use guardian_core::ledger::{Adopted, Ledger, Record, Verdict};
 use guardian_core::{names, reason};
-use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
 use super::cluster::{self, Cluster, ClusterError, call};
+use super::ledger::{Held, HeldError};
 use super::process;
 
 /// Say what the volumes of a StatefulSet hold, where nothing else tells
@@ -52,12 +52,10 @@ struct What {
 pub(super) enum AdoptError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    #[error("the ledger of {set}: {error}")]
-    Ledger { set: String, error: LedgerError },
+    #[error(transparent)]
+    Ledger(#[from] HeldError),
     #[error("StatefulSet {0} has no volume claim yet: there is nothing to say of it")]
     NoClaims(String),
-    #[error("the ledger of {0} was written at the same moment: look again, and say it again")]
-    Conflict(String),
 }
 
 pub(super) fn run(args: &Args) -> Result<(), AdoptError> {
@@ -65,21 +63,11 @@ pub(super) fn run(args: &Args) -> Result<(), AdoptError> {
         let namespace = cluster.namespace_or_default(args.namespace.as_deref());
         let set = cluster.set(&namespace, &args.set).await?;
         let volumes = volumes(&cluster, &namespace, &set).await?;
-        let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &namespace);
-        let name = ledger::name_for(&args.set);
-        let stored = call(format!("read the ConfigMap {name} of {namespace}"), maps.get_opt(&name)).await?;
-        let fresh = stored.is_none();
-        let mut map = stored.unwrap_or_else(|| ledger_map(&name));
-        let user = whoami(&cluster).await.unwrap_or_else(|| "somebody".to_owned());
-        args.write(&set, &volumes, &user, &mut map)?;
-        let post = PostParams { dry_run: args.dry_run, field_manager: Some("guardian".to_owned()) };
-        let what = format!("write the ConfigMap {name} of {namespace}");
-        let written =
-            if fresh { call(what, maps.create(&post, &map)).await } else { call(what, maps.replace(&name, &post, &map)).await };
-        match written {
-            Err(error) if error.code() == Some(409) => return Err(AdoptError::Conflict(args.set.clone())),
-            other => drop(other?),
-        }
+        let uid = set.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let mut held = Held::read(&cluster, &namespace, &args.set, uid).await?;
+        let user = cluster.whoami().await.unwrap_or_else(|| "somebody".to_owned());
+        args.write(&volumes, &user, &mut held.ledger);
+        held.write(&cluster, args.dry_run).await?;
         let dry = if args.dry_run { " (dry run)" } else { "" };
         anstream::println!("{}{dry}", args.sentence(&volumes));
         Ok(())
@@ -92,11 +80,7 @@ impl Args {
     }
 
     /// Into the ledger, beside whatever it holds.
-    fn write(&self, set: &Value, volumes: &BTreeMap<String, String>, user: &str, map: &mut ConfigMap) -> Result<(), AdoptError> {
-        let data = map.data.get_or_insert_default();
-        let broken = |error| AdoptError::Ledger { set: self.set.clone(), error };
-        let uid = set.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-        let mut ledger = if data.is_empty() { Ledger::new(uid) } else { Ledger::read(data).map_err(broken)? };
+    fn write(&self, volumes: &BTreeMap<String, String>, user: &str, ledger: &mut Ledger) {
         ledger.state.adopt(volumes.values().cloned(), self.adopted());
         ledger.record(&Record {
             at: process::now(),
@@ -110,7 +94,6 @@ impl Args {
             message: format!("{user}: {}", self.sentence(volumes)),
             rest: BTreeMap::new(),
         });
-        ledger.write(data).map_err(broken)
     }
 
     fn sentence(&self, volumes: &BTreeMap<String, String>) -> String {
@@ -138,21 +121,4 @@ async fn volumes(cluster: &Cluster, namespace: &str, set: &Value) -> Result<BTre
     let unmarked = own.filter(|claim| claim.annotations().get(names::MEMBER).is_none_or(|of| of != name));
     let volumes: BTreeMap<_, _> = unmarked.map(|claim| (claim.name_any(), claim.uid().unwrap_or_default())).collect();
     if volumes.is_empty() { Err(AdoptError::NoClaims(name.to_owned())) } else { Ok(volumes) }
-}
-
-/// The caller's name, as the API server knows it (SelfSubjectReview, KEP-3325).
-async fn whoami(cluster: &Cluster) -> Option<String> {
-    let reviews: Api<SelfSubjectReview> = Api::all(cluster.client.clone());
-    let asked = call("ask who you are", reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await.ok()?;
-    asked.status?.user_info?.username
-}
-
-/// The ledger of a set that has none yet.
-fn ledger_map(name: &str) -> ConfigMap {
-    let labels = [(crate::controller::LEDGER, "true"), ("app.kubernetes.io/managed-by", "stateful-guardian")];
-    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    ConfigMap {
-        metadata: kube::api::ObjectMeta { name: Some(name.to_owned()), labels: Some(labels.into()), ..Default::default() },
-        ..ConfigMap::default()
-    }
 }

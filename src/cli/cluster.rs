@@ -7,13 +7,18 @@ use std::time::{Duration, Instant};
 use guardian_core::admission::{Settings, Snapshot};
 use guardian_core::names;
 use guardian_core::policy::{self, Approvals};
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use kube::api::{ListParams, PartialObjectMeta};
+use kube::api::{ListParams, PartialObjectMeta, PostParams};
+use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use tokio::runtime::Runtime;
+
+use super::process;
 
 /// One call to the API server.
 const CALL: Duration = Duration::from_secs(10);
@@ -149,20 +154,31 @@ impl Cluster {
 
     /// The StatefulSets of a namespace by name, each as the API server sent it.
     pub(super) async fn sets(&self, namespace: &str) -> Result<Vec<Value>, ClusterError> {
-        let what = || format!("list the StatefulSets of {namespace}");
-        let mut sets: Vec<Value> = Vec::new();
+        let what = format!("list the StatefulSets of {namespace}");
+        self.all(&what, &format!("/apis/apps/v1/namespaces/{namespace}/statefulsets?limit={PAGE}")).await
+    }
+
+    /// The guarded pods of a namespace by name, each as the API server sent it.
+    pub(super) async fn guarded_pods(&self, namespace: &str) -> Result<Vec<Value>, ClusterError> {
+        let what = format!("list the pods of {namespace}");
+        let label = format!("{}%3Dtrue", names::GUARDED.replace('/', "%2F"));
+        self.all(&what, &format!("/api/v1/namespaces/{namespace}/pods?limit={PAGE}&labelSelector={label}")).await
+    }
+
+    /// Every page of a list, by name.
+    async fn all(&self, what: &str, path: &str) -> Result<Vec<Value>, ClusterError> {
+        let mut objects: Vec<Value> = Vec::new();
         let mut from = String::new();
         loop {
-            let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets?limit={PAGE}{from}");
-            let mut page: Value = self.raw(what(), &path).await?;
-            sets.extend(page.get_mut("items").and_then(Value::as_array_mut).into_iter().flat_map(std::mem::take));
+            let mut page: Value = self.raw(what.to_owned(), &format!("{path}{from}")).await?;
+            objects.extend(page.get_mut("items").and_then(Value::as_array_mut).into_iter().flat_map(std::mem::take));
             match page.pointer("/metadata/continue").and_then(Value::as_str).filter(|token| !token.is_empty()) {
                 Some(token) => from = format!("&continue={token}"),
                 None => break,
             }
         }
-        sets.sort_by(|a, b| name(a).cmp(name(b)));
-        Ok(sets)
+        objects.sort_by(|a, b| name(a).cmp(name(b)));
+        Ok(objects)
     }
 
     /// One StatefulSet as the API server sent it.
@@ -184,10 +200,8 @@ impl Cluster {
 
     /// The approvals of this installation, or why they are not known: the caller may not read them, or they are not there.
     pub(super) async fn approvals(&self, installation: &str) -> Result<Result<Approvals, String>, ClusterError> {
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), installation);
-        let what = format!("read the approvals: ConfigMap {} of namespace {installation}", names::APPROVALS);
-        match call(what, api.get(names::APPROVALS)).await {
-            Ok(map) => Ok(Ok(map.data.as_ref().map(Approvals::read).unwrap_or_default())),
+        match self.known_approvals(installation).await {
+            Ok(approvals) => Ok(Ok(approvals)),
             Err(error) if matches!(error.code(), Some(403 | 404)) => {
                 Ok(Err(format!("{error}; every policy is taken for approved")))
             }
@@ -195,20 +209,17 @@ impl Cluster {
         }
     }
 
+    /// The same, where nothing may be taken for approved.
+    pub(super) async fn known_approvals(&self, installation: &str) -> Result<Approvals, ClusterError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), installation);
+        let what = format!("read the approvals: ConfigMap {} of namespace {installation}", names::APPROVALS);
+        let map = call(what, api.get(names::APPROVALS)).await?;
+        Ok(map.data.as_ref().map(Approvals::read).unwrap_or_default())
+    }
+
     /// The policies of a namespace, and the PriorityClasses that there are, if the caller may list them.
     pub(super) async fn policies(&self, namespace: &str, approvals: Option<&Approvals>) -> Result<Policies, ClusterError> {
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let labelled = ListParams::default().labels(&format!("{}=true", names::POLICY));
-        let maps = call(format!("list the policies of {namespace}"), api.list(&labelled)).await?;
-        let mut policies = policy::Policies::default();
-        policies.approve(approvals.cloned().unwrap_or_default());
-        let mut problems = Vec::new();
-        for map in maps.items {
-            let name = map.name_any();
-            if let Err(invalid) = policies.put(namespace, &name, map.data.as_ref().unwrap_or(&BTreeMap::new())) {
-                problems.push(format!("policy {name} of {namespace}: {invalid}"));
-            }
-        }
+        let (policies, problems) = self.stored_policies(namespace, approvals.cloned().unwrap_or_default()).await?;
         let (in_force, waiting) = match approvals {
             Some(_) => (policies.in_force(), policies.waiting()),
             // Without an approval all of them wait.
@@ -219,6 +230,45 @@ impl Cluster {
         let classes = classes.map(|list| list.items.iter().map(ResourceExt::name_any).collect::<BTreeSet<_>>());
         let snapshot = Snapshot { policies: in_force, waiting, priority_classes: classes, ..Snapshot::default() };
         Ok(Policies { snapshot, problems })
+    }
+
+    /// The policies that are stored in a namespace, under these approvals, and what is wrong with those that cannot be read.
+    pub(super) async fn stored_policies(
+        &self,
+        namespace: &str,
+        approvals: Approvals,
+    ) -> Result<(policy::Policies, Vec<String>), ClusterError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let labelled = ListParams::default().labels(&format!("{}=true", names::POLICY));
+        let maps = call(format!("list the policies of {namespace}"), api.list(&labelled)).await?;
+        let mut policies = policy::Policies::default();
+        policies.approve(approvals);
+        let mut problems = Vec::new();
+        for map in maps.items {
+            let name = map.name_any();
+            if let Err(invalid) = policies.put(namespace, &name, map.data.as_ref().unwrap_or(&BTreeMap::new())) {
+                problems.push(format!("policy {name} of {namespace}: {invalid}"));
+            }
+        }
+        Ok((policies, problems))
+    }
+
+    /// The caller's name, as the API server knows it (SelfSubjectReview, KEP-3325).
+    pub(super) async fn whoami(&self) -> Option<String> {
+        let reviews: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let asked = call("ask who you are", reviews.create(&PostParams::default(), &SelfSubjectReview::default())).await.ok()?;
+        asked.status?.user_info?.username
+    }
+
+    /// How far the API server's clock is ahead of ours, by the `Date` of one of its answers. What both compare must be of one clock, and nobody sees to
+    /// that of a laptop. The header has whole seconds, and an answer takes its time: up to two seconds are none.
+    pub(super) async fn ahead(&self) -> SignedDuration {
+        let Ok(request) = http::Request::get("/version").body(Body::empty()) else { return SignedDuration::ZERO };
+        let Ok(Ok(answer)) = tokio::time::timeout(CALL, self.client.send(request)).await else { return SignedDuration::ZERO };
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let Some(date) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else { return SignedDuration::ZERO };
+        let ahead = date.timestamp().duration_since(process::now());
+        if ahead.abs() <= SignedDuration::from_secs(2) { SignedDuration::ZERO } else { ahead }
     }
 
     /// The names of the webhook's pods, in their order.

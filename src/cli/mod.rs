@@ -1,5 +1,5 @@
 //! The command line. One file a subcommand; each turns its flags into a typed configuration, runs, and gives an exit code:
-//! 0 done, 1 failed (the reason is on standard error), 2 wrong usage.
+//! 0 done, 1 failed (the reason is on standard error), 2 wrong usage. `run` passes on that of what it has run.
 
 mod adopt;
 mod approve;
@@ -15,9 +15,11 @@ mod enable;
 mod explain;
 mod history;
 mod inject;
+mod ledger;
 mod lint;
 mod manifests;
 mod process;
+mod run;
 mod shed;
 mod status;
 mod table;
@@ -54,6 +56,7 @@ enum Command {
     Approve(approve::Args),
     Adopt(adopt::Args),
     Shed(shed::Args),
+    Run(run::Args),
     Webhook(webhook::Args),
     Controller(controller::Args),
     Certs(certs::Args),
@@ -113,6 +116,10 @@ impl Cli {
             Command::Approve(args) => finish(approve::run(&args)),
             Command::Adopt(args) => finish(adopt::run(&args)),
             Command::Shed(args) => finish(shed::run(&args)),
+            Command::Run(args) => match run::run(&args) {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => finish_or(Err(error), run::RunError::is_usage),
+            },
             Command::Webhook(args) => finish(webhook::run(&args)),
             Command::Controller(args) => finish(controller::run(&args)),
             Command::Certs(args) => finish(certs::run(&args)),

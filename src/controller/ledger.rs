@@ -6,14 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use guardian_core::ledger::{Ledger, LedgerError, State, name_for};
+use futures::{Stream, StreamExt as _, future};
+use guardian_core::ledger::{Ledger, LedgerError, NAME_PREFIX, State, name_for};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
+use kube::api::{PartialObjectMeta, PostParams};
+use kube::runtime::watcher::Config;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 
-use super::SetKey;
 use super::api::{ApiError, call};
+use super::watch::{WATCH_TIMEOUT, quiet};
+use super::{Context, SetKey};
 
 /// Label of the ConfigMaps that hold ledgers.
 pub const LEDGER: &str = "stateful-guardian.io/ledger";
@@ -21,7 +25,14 @@ pub const LEDGER: &str = "stateful-guardian.io/ledger";
 /// The ledgers of all sets.
 pub(super) struct Ledgers {
     client: Client,
-    remembered: Mutex<BTreeMap<SetKey, Arc<State>>>,
+    remembered: Mutex<BTreeMap<SetKey, Remembered>>,
+}
+
+/// What was seen last of a ledger.
+struct Remembered {
+    state: Arc<State>,
+    /// `metadata.resourceVersion` of its ConfigMap; `None` where it has none, or none that can be compared.
+    version: Option<u64>,
 }
 
 /// A ledger as it was read, and what it was read from.
@@ -49,7 +60,32 @@ impl Ledgers {
 
     /// The state that was seen last, which may be out of date.
     pub(super) fn remembered(&self, set: &SetKey) -> Option<Arc<State>> {
-        self.remembered_all().get(set).cloned()
+        self.remembered_all().get(set).map(|remembered| Arc::clone(&remembered.state))
+    }
+
+    /// Watches for what others write: a person at a command line. Yields the sets whose ledger is not what is remembered any more. Only the
+    /// metadata is sent, 1 kB a write.
+    pub(super) fn written_by_others(context: Arc<Context>, client: &Client) -> impl Stream<Item = SetKey> + use<> {
+        let labelled = Config::default().timeout(WATCH_TIMEOUT).labels(&format!("{LEDGER}=true"));
+        let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
+        let changes = watcher(maps, labelled).default_backoff().applied_objects();
+        quiet(changes, "ledgers").filter_map(move |map| {
+            let set = context.ledgers.is_outdated(&map.metadata);
+            future::ready(set)
+        })
+    }
+
+    /// The set of a ledger that was seen written; `None` where that is what is remembered, or nothing is. What was remembered is forgotten.
+    fn is_outdated(&self, written: &ObjectMeta) -> Option<SetKey> {
+        let name = written.name.as_deref()?.strip_prefix(NAME_PREFIX)?.to_owned();
+        let set = SetKey { namespace: written.namespace.clone()?, name };
+        let mut remembered = self.remembered_all();
+        let known = remembered.get(&set)?.version;
+        if known.is_some() && known >= version(written) {
+            return None;
+        }
+        remembered.remove(&set);
+        Some(set)
     }
 
     /// Forgets a set: what is remembered is known to be wrong, or of no more use.
@@ -60,11 +96,12 @@ impl Ledgers {
     /// Reads a ledger; a new one where there is none.
     pub(super) async fn load(&self, set: &SetKey, set_uid: &str) -> Result<Stored, StoreError> {
         let found = call("read the ledger", self.api(set).get_opt(&name_for(&set.name))).await?;
+        let version = found.as_ref().and_then(|map| version(&map.metadata));
         let stored = match found {
             None => Stored { ledger: Ledger::new(set_uid), map: None },
             Some(map) => Stored { ledger: Ledger::read(map.data.as_ref().unwrap_or(&BTreeMap::new()))?, map: Some(map) },
         };
-        self.remember(set, &stored.ledger);
+        self.remember(set, &stored.ledger, version);
         Ok(stored)
     }
 
@@ -81,8 +118,8 @@ impl Ledgers {
         } else {
             call("write the ledger", api.replace(&name, &params, &map)).await
         };
-        match written {
-            Ok(_) => self.remember(set, &stored.ledger),
+        match &written {
+            Ok(map) => self.remember(set, &stored.ledger, version(&map.metadata)),
             // Perhaps it was written and only the answer is lost.
             Err(_) => self.forget(set),
         }
@@ -90,21 +127,27 @@ impl Ledgers {
         Ok(stored.ledger.state)
     }
 
-    fn remember(&self, set: &SetKey, ledger: &Ledger) {
-        self.remembered_all().insert(set.clone(), Arc::new(ledger.state.clone()));
+    fn remember(&self, set: &SetKey, ledger: &Ledger, version: Option<u64>) {
+        self.remembered_all().insert(set.clone(), Remembered { state: Arc::new(ledger.state.clone()), version });
     }
 
     fn api(&self, set: &SetKey) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), &set.namespace)
     }
 
-    fn remembered_all(&self) -> MutexGuard<'_, BTreeMap<SetKey, Arc<State>>> {
+    fn remembered_all(&self) -> MutexGuard<'_, BTreeMap<SetKey, Remembered>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The version of an object, which grows with each write (it is etcd's revision; opaque by contract, compared all the same by Kubernetes itself since
+/// KEP-5504). One that is no number is as good as none.
+fn version(metadata: &ObjectMeta) -> Option<u64> {
+    metadata.resource_version.as_ref()?.parse().ok()
+}
+
 /// No ownerReference: the ledger outlives the set, as its volumes do.
-fn metadata(name: &str) -> ObjectMeta {
+pub(crate) fn metadata(name: &str) -> ObjectMeta {
     let labels = [(LEDGER, "true"), ("app.kubernetes.io/managed-by", "stateful-guardian")];
     ObjectMeta {
         name: Some(name.to_owned()),

@@ -10,6 +10,7 @@
 //! | `collect` | the pods are asked for their roles and metrics, bounded |
 //! | `roles`, [`samples`](Samples) | what they say |
 //! | `stops` | pods that stop are told why |
+//! | `sight` | the same view of one set, for the command line |
 //! | `record` | what the world is told |
 //! | `lease` | who leads |
 
@@ -28,6 +29,7 @@ mod record;
 mod roles;
 mod runs;
 mod samples;
+mod sight;
 mod stops;
 mod watch;
 
@@ -56,12 +58,16 @@ pub use ledger::{LEDGER, StoreError};
 pub use runs::Bounds;
 pub use samples::Samples;
 
+pub(crate) use action::prepared;
+pub(crate) use ledger::metadata as ledger_metadata;
+pub(crate) use policies::Guard;
+pub(crate) use sight::Sight;
+
 use crate::policies::Watched;
 use action::Hands;
 use collect::Collector;
 use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
-use policies::Guard;
 use record::{Metrics, Recorder};
 use runs::Runs;
 use watch::Cluster;
@@ -173,7 +179,8 @@ async fn lead(
     let hurried = Arc::clone(&context);
     let finishes = finishes.inspect(move |set| hurried.collector.hurry(set));
     let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
-    let changes = futures::stream::select(changes, futures::stream::select(finishes, news));
+    let written = Ledgers::written_by_others(Arc::clone(&context), &client);
+    let changes = futures::stream::select_all([changes.boxed(), finishes.boxed(), news.boxed(), written.boxed()]);
     let look = |set: &SetKey| context.cluster.surroundings(set, &context.runs);
     let stopping = stops::drive(client.clone(), exec, stops, stopping, look);
     let work = queue::work(changes, Arc::clone(&context));
@@ -265,7 +272,7 @@ impl Pass<'_> {
             if decision.steps.iter().any(Step::is_written) { self.write(stored, &decision).await? } else { stored.ledger.state };
         self.context.runs.keep_only(self.key, |id| state.runs.contains_key(id));
         for run_id in decision.steps.iter().filter_map(Step::starts) {
-            let order = self.policy.and_then(|policy| action::order(self.observed, policy, &state, run_id));
+            let order = action::order(self.observed, self.policy, &state, run_id);
             order.into_iter().for_each(|order| self.context.runs.hand_over(self.key, order));
         }
         let refused = self.context.hands.evict(self.observed, &decision).await;

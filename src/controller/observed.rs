@@ -360,10 +360,8 @@ impl StatefulSet {
     }
 
     /// As the core sees it.
-    pub(super) fn observed(&self, namespace: &Namespace) -> lifecycle::Set {
-        let hold = self
-            .annotation(names::HOLD)
-            .or_else(|| namespace.metadata.annotations.as_ref()?.get(names::HOLD).map(String::as_str));
+    pub(super) fn observed(&self, hold_of_namespace: Option<&str>) -> lifecycle::Set {
+        let hold = self.annotation(names::HOLD).or(hold_of_namespace);
         lifecycle::Set {
             name: self.metadata.name.clone().unwrap_or_default(),
             uid: self.metadata.uid.clone().unwrap_or_default(),
@@ -466,6 +464,11 @@ impl Namespace {
     /// Drops what is never read.
     pub(super) fn slim(&mut self) {
         keep(&mut self.metadata, &[], &[names::HOLD]);
+    }
+
+    /// Why everything in it is on hold, if it is.
+    pub(super) fn hold(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(names::HOLD).map(String::as_str)
     }
 }
 

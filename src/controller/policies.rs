@@ -8,7 +8,7 @@ use guardian_core::policy::{Policies, Policy, Revisions};
 use super::observed::StatefulSet;
 
 /// Who guards a set.
-pub(super) enum Guard {
+pub(crate) enum Guard {
     /// A policy; with what is to be said of a later edit of it that is not approved.
     Policy(Arc<Policy>, Option<String>),
     Nobody,

@@ -25,7 +25,7 @@ use super::stops::{self, Known, Stopping};
 use crate::policies::{self, Watched};
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
-const WATCH_TIMEOUT: u32 = 45;
+pub(super) const WATCH_TIMEOUT: u32 = 45;
 
 /// Most pods whose departure is remembered, of about 150 bytes each: 1.5 MB. Beyond, the reason of a start may be `Unknown`.
 const MAX_DEPARTED: usize = 10_000;
@@ -201,7 +201,7 @@ impl Cluster {
         if namespace.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let observed = set.observed(&namespace);
+        let observed = set.observed(namespace.hold());
         let (mut pods, mut departed, mut volumes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for ordinal in set.ordinals() {
             let name = format!("{}-{ordinal}", key.name);
@@ -324,7 +324,7 @@ where
 }
 
 /// A watch that fails is made again by itself; it is only told.
-fn quiet<T>(stream: impl Stream<Item = watcher::Result<T>>, what: &'static str) -> impl Stream<Item = T> {
+pub(super) fn quiet<T>(stream: impl Stream<Item = watcher::Result<T>>, what: &'static str) -> impl Stream<Item = T> {
     stream.filter_map(move |item| {
         future::ready(match item {
             Ok(item) => Some(item),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream;
 use guardian_core::sim::{Change, EventKind, Key, Refused, Resource, World, has_labels};
+use guardian_hook::protocol::Request as RunRequest;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -19,6 +20,7 @@ use stateful_guardian::controller::Clock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::exec::Scene;
 use crate::fault::Fault;
 
 /// The server. Clones are the same server.
@@ -38,6 +40,10 @@ struct Inner {
     by_kind: VecDeque<(String, Fault)>,
     /// Namespaces, and the users and groups who may run commands in their pods.
     may_exec: BTreeSet<(String, String)>,
+    /// What the next execs over HTTP do.
+    scenes: VecDeque<Scene>,
+    /// Pod and request of each of them, in order.
+    executed: Vec<(String, RunRequest)>,
 }
 
 /// A call that came.
@@ -114,6 +120,27 @@ impl Api {
     /// The next call of this kind goes wrong; several of them add up.
     pub fn fail_next(&self, kind: &str, fault: Fault) {
         self.lock().by_kind.push_back((kind.to_owned(), fault));
+    }
+
+    /// The next exec over HTTP goes like this; several of them follow each other.
+    pub fn plays(&self, scene: Scene) {
+        self.lock().scenes.push_back(scene);
+    }
+
+    /// Pod and request of each exec over HTTP, in order.
+    #[must_use]
+    pub fn executed(&self) -> Vec<(String, RunRequest)> {
+        self.lock().executed.clone()
+    }
+
+    /// An exec has come with this request: what is played?
+    pub(crate) fn next_scene(&self, pod: &str, request: RunRequest) -> Scene {
+        let mut inner = self.lock();
+        inner.executed.push((pod.to_owned(), request));
+        let scene = inner.scenes.pop_front().expect("a scene for each exec");
+        drop(inner);
+        self.touch();
+        scene
     }
 
     /// Lets a user or a group `create pods/exec` in a namespace. Nobody else may.

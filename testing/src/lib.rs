@@ -10,8 +10,10 @@
 )]
 
 mod api;
+mod exec;
 mod fault;
 mod log;
+mod owner;
 mod runner;
 mod serve;
 mod stage;
@@ -19,6 +21,7 @@ mod sweep;
 mod workload;
 
 pub use api::{Api, Call};
+pub use exec::{Curtain, Scene};
 pub use fault::Fault;
 pub use runner::{Answer, Round, Runner};
 pub use serve::Served;

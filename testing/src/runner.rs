@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
-use guardian_hook::protocol::{Collected, Outcome, PROTOCOL, Refusal, RunResult, Sample, Tail, Usage};
+use guardian_hook::protocol::{Collected, EMPTY_COMMAND, Outcome, PROTOCOL, Program, Refusal, RunResult, Sample, Tail, Usage};
 use kube::core::Status;
 use stateful_guardian::controller::{Exec, ExecError, Heard, Notice, Order, Questions};
 use tokio::time::Instant;
@@ -200,6 +200,13 @@ impl Runner {
         if let Some(claim) = inner.claims.get(&name) {
             return claim.clone();
         }
+        // Who asks like this starts nothing.
+        if order.request.program == Program::Command(Vec::new()) {
+            let result = RunResult::NotFound { what: EMPTY_COMMAND.to_owned() };
+            let claim = Claim { container_id: container_id.to_owned(), ends: Instant::now(), took: Duration::ZERO, result };
+            inner.claims.insert(name, claim.clone());
+            return claim;
+        }
         let answer = if inner.answers.is_empty() { Answer::exit(0) } else { inner.answers.remove(0) };
         let timeout = Duration::from_millis(order.request.timeout_ms);
         let late = answer.takes > timeout;
@@ -242,7 +249,11 @@ impl Runner {
         Ok(())
     }
 
-    async fn run(&self, order: &Order) -> Result<Outcome, ExecError> {
+    /// Asks for one run, and waits for its outcome.
+    ///
+    /// # Errors
+    /// When the container does not run, or ends before the run does.
+    pub async fn run(&self, order: &Order) -> Result<Outcome, ExecError> {
         let (uid, container_id) = self.reach(order).ok_or_else(unreachable)?;
         if uid != order.request.pod_uid {
             return Ok(outcome(order, RunResult::Refused { why: Refusal::OtherPod { uid } }, Duration::ZERO));

@@ -8,13 +8,17 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, Process};
+use crate::api::{Answer, Api, Call, Process, json_answer, status};
+use crate::exec;
+use crate::fault::Fault;
 
 /// An [`Api`] that is served until this is dropped.
 pub struct Served {
@@ -67,21 +71,42 @@ impl Drop for Served {
 
 async fn accept(listener: TcpListener, process: Process) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let process = process.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let process = process.clone();
-            async move {
-                let (head, body) = request.into_parts();
-                let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)?;
-                process.call(Request::from_parts(head, Body::from(bytes.to_vec()))).await
+    let (begun, mut execs) = mpsc::unbounded_channel();
+    loop {
+        let stream = tokio::select! {
+            Ok((stream, _)) = listener.accept() => stream,
+            Some((pod, upgrade)) = execs.recv() => {
+                connections.spawn(exec::play(process.api.clone(), pod, upgrade));
+                continue;
             }
-        });
+        };
+        let (process, begun) = (process.clone(), begun.clone());
+        let service = service_fn(move |request: Request<Incoming>| answer(process.clone(), begun.clone(), request));
         connections.spawn(async move {
             // A client that goes away in the middle is its own affair.
             let _: Result<(), hyper::Error> =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
         });
         while connections.try_join_next().is_some() {}
     }
+}
+
+async fn answer(
+    process: Process,
+    begun: mpsc::UnboundedSender<(String, OnUpgrade)>,
+    mut request: Request<Incoming>,
+) -> Result<Answer, std::io::Error> {
+    if let Some(pod) = exec::asked(&request) {
+        if let Some(Fault::Status(code)) =
+            process.api.enter(Call { process: "http".into(), kind: "EXEC".into(), name: pod.clone() })
+        {
+            return Ok(json_answer(code, &status(code, "Forbidden", "as the test asked for")));
+        }
+        // Whoever accepts lives as long as the connections.
+        let _ = begun.send((pod, hyper::upgrade::on(&mut request)));
+        return Ok(exec::switching(&request));
+    }
+    let (head, body) = request.into_parts();
+    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).map_err(std::io::Error::other)?;
+    process.call(Request::from_parts(head, Body::from(bytes.to_vec()))).await
 }

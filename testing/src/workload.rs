@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::stage::{MAX_LEADERS, Stage, installation};
 
-const NAMESPACE: &str = "shop";
-const SET: &str = "redis";
+pub(crate) const NAMESPACE: &str = "shop";
+pub(crate) const SET: &str = "redis";
 
 /// The key of an object of the namespace.
 pub(crate) fn key(api_version: &str, plural: &str, name: &str) -> Key {
@@ -449,6 +449,6 @@ impl Stage {
     }
 }
 
-fn pod_key(ordinal: u32) -> Key {
+pub(crate) fn pod_key(ordinal: u32) -> Key {
     key("v1", "pods", &format!("{SET}-{ordinal}"))
 }

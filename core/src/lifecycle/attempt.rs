@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use guardian_hook::protocol::{Outcome, Refusal, RunResult};
+use guardian_hook::protocol::{EMPTY_COMMAND, Outcome, Refusal, RunResult};
 use jiff::{SignedDuration, Timestamp};
 
+use super::command;
 use super::decide::{Next, View};
 use super::observed::{Pod, RunEnd};
 use super::step::Step;
@@ -86,21 +87,33 @@ pub(super) fn attempt(view: &View<'_>, id: &str, episode: &Episode, hook: &Hook,
 impl Course<'_> {
     /// What the hook of the episode needs next; `None`: nothing, until something happens.
     pub(super) fn advance(&self) -> Option<Progress> {
-        match self.view.ledger.runs.iter().find(|(_, run)| run.episode == self.id) {
+        match self.run() {
             Some((run_id, run)) => self.settle(run_id, run),
             None => self.begin(),
         }
     }
 
+    /// The attempt that is claimed, by its id.
+    pub(super) fn run(&self) -> Option<(&str, &Run)> {
+        let mut runs = self.view.ledger.runs.iter();
+        runs.find(|(_, run)| run.episode == self.id).map(|(run_id, run)| (run_id.as_str(), run))
+    }
+
+    /// As the policy has it now. A command is what its owner has started; no policy says that it is run again.
     fn hook(&self) -> Option<&Hook> {
-        self.view.policy?.run_by_controller(&self.episode.hook)
+        let policy = self.view.policy.filter(|_| !self.is_command())?;
+        policy.run_by_controller(&self.episode.hook)
+    }
+
+    fn is_command(&self) -> bool {
+        self.episode.scenario == command::NAME
     }
 
     /// An attempt is claimed: what became of it?
-    fn settle(&self, run_id: &str, run: &Run) -> Option<Progress> {
+    pub(super) fn settle(&self, run_id: &str, run: &Run) -> Option<Progress> {
         let observed = self.view.observed;
         if let Some(RunEnd::Outcome(outcome)) = observed.ends.get(run_id) {
-            return Some(self.judged(run_id, run, judge(&run.hook, outcome)));
+            return Some(self.answered(run_id, run, outcome));
         }
         if self.is_replaced() {
             return Some(self.over(Some((run_id, run)), Verdict::Superseded, GONE, true));
@@ -108,7 +121,7 @@ impl Course<'_> {
         if observed.running.contains(run_id) {
             return None;
         }
-        if self.hook().is_none() {
+        if self.hook().is_none() && !self.is_command() {
             return Some(self.over(Some((run_id, run)), Verdict::Skipped, &self.view.nothing_to_run(&run.hook), true));
         }
         match observed.ends.get(run_id) {
@@ -141,6 +154,11 @@ impl Course<'_> {
                 Some(Progress::On(attempt(self.view, self.id, self.episode, hook, pod)))
             }
         }
+    }
+
+    /// The runner has answered so.
+    pub(super) fn answered(&self, run_id: &str, run: &Run, outcome: &Outcome) -> Progress {
+        self.judged(run_id, run, judge(&run.hook, outcome))
     }
 
     fn judged(&self, run_id: &str, run: &Run, end: End) -> Progress {
@@ -227,21 +245,32 @@ enum End {
 }
 
 fn judge(hook: &str, outcome: &Outcome) -> End {
-    let seconds = format!("{}.{} s", outcome.duration_ms / 1000, outcome.duration_ms % 1000 / 100);
-    let failed = |what: String| End::Failed(format!("{hook} {what}{}", last_words(outcome)));
+    let words = in_words(hook, outcome);
     match &outcome.result {
-        RunResult::Exited { code: 0 } => End::Succeeded(format!("{hook} succeeded after {seconds}")),
-        RunResult::Exited { code } => failed(format!("ended with exit code {code} after {seconds}")),
-        RunResult::Signaled { signal } => failed(format!("was ended by signal {signal} after {seconds}")),
-        RunResult::TimedOut => failed(format!("was killed at its time out, after {seconds}")),
-        RunResult::NotFound { what } => failed(format!("was not started: there is no {what}")),
-        RunResult::NotExecutable { what } => failed(format!("was not started: {what} cannot be executed")),
-        RunResult::NotStarted { message } => failed(format!("was not started: {message}")),
-        RunResult::Interrupted => End::Unknown(format!("{hook} was interrupted, how far it came is unknown")),
-        RunResult::Refused { why } => failed(format!("was refused by the runner: {}", refusal(why))),
-        RunResult::Unknown => {
-            End::Unknown("the runner of this pod is newer than this guardian: its answer is not understood".to_owned())
+        RunResult::Exited { code: 0 } => End::Succeeded(words),
+        RunResult::Interrupted | RunResult::Unknown => End::Unknown(words),
+        _ => End::Failed(format!("{words}{}", last_words(outcome))),
+    }
+}
+
+/// How a run of a hook has ended.
+#[must_use]
+pub fn in_words(hook: &str, outcome: &Outcome) -> String {
+    let seconds = format!("{}.{} s", outcome.duration_ms / 1000, outcome.duration_ms % 1000 / 100);
+    match &outcome.result {
+        RunResult::Exited { code: 0 } => format!("{hook} succeeded after {seconds}"),
+        RunResult::Exited { code } => format!("{hook} ended with exit code {code} after {seconds}"),
+        RunResult::Signaled { signal } => format!("{hook} was ended by signal {signal} after {seconds}"),
+        RunResult::TimedOut => format!("{hook} was killed at its time out, after {seconds}"),
+        RunResult::NotFound { what } if what == EMPTY_COMMAND => {
+            format!("{hook} was never started: whoever asked for it was gone before, and it is not started any more")
         }
+        RunResult::NotFound { what } => format!("{hook} was not started: there is no {what}"),
+        RunResult::NotExecutable { what } => format!("{hook} was not started: {what} cannot be executed"),
+        RunResult::NotStarted { message } => format!("{hook} was not started: {message}"),
+        RunResult::Interrupted => format!("{hook} was interrupted, how far it came is unknown"),
+        RunResult::Refused { why } => format!("{hook} was refused by the runner: {}", refusal(why)),
+        RunResult::Unknown => "the runner of this pod is newer than this guardian: its answer is not understood".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod attempt;
 mod bootstrap;
 mod budget;
+pub mod command;
 mod decide;
 mod gauge;
 mod hand_over;
@@ -23,7 +24,7 @@ mod example;
 #[cfg(test)]
 mod property;
 
-pub use attempt::refusal;
+pub use attempt::{in_words, refusal};
 pub use budget::{Budget, BudgetChange, budget_name};
 pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use gauge::{Gauge, Measured};

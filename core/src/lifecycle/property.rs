@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use guardian_hook::protocol::RunResult;
+use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::RunEnd;
 use super::example::{Example, outcome};
+use super::{RunEnd, command};
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -17,6 +18,10 @@ enum Event {
     Later(i64),
     End(usize, RunResult),
     Lose(usize),
+    /// Somebody asks for the hook by hand.
+    Ask(u32),
+    /// Whoever asked for the `n`th of the commands that are open closes it.
+    AskerCloses(usize, RunResult),
     ControllerRestarts,
     /// The ledger was not written: another controller was first, or this one died before.
     PassLost,
@@ -37,8 +42,10 @@ fn event() -> impl Strategy<Value = Event> {
         1 => pod.clone().prop_map(Event::Stop),
         1 => pod.prop_map(Event::RunAgain),
         2 => (0..20_i64).prop_map(Event::Later),
-        3 => (any::<usize>(), result).prop_map(|(n, r)| Event::End(n, r)),
+        3 => (any::<usize>(), result.clone()).prop_map(|(n, r)| Event::End(n, r)),
         1 => any::<usize>().prop_map(Event::Lose),
+        2 => (0..3_u32).prop_map(Event::Ask),
+        1 => (any::<usize>(), result.clone()).prop_map(|(n, r)| Event::AskerCloses(n, r)),
         1 => Just(Event::ControllerRestarts),
         1 => Just(Event::PassLost),
         6 => Just(Event::Pass),
@@ -63,7 +70,37 @@ impl World {
         self.example.end(run, outcome(result));
     }
 
+    /// What is allowed is claimed, as by a person. No two claims are of one millisecond.
+    fn ask(&mut self, ordinal: u32) {
+        let example = &mut self.example;
+        example.now += SignedDuration::from_millis(1);
+        let policy = example.policy.clone().unwrap();
+        let command = command::find(&policy, "rejoin").unwrap();
+        let asked = command::Asked { command: &command, who: "alice", timeout: None, now: example.now };
+        let Ok(step) = command::claim(&example.observed, &policy, &example.ledger.state, ordinal, &asked) else { return };
+        let run = step.starts().unwrap().to_owned();
+        assert!(!example.claimed.contains(&run), "{run} is claimed twice");
+        step.apply(&mut example.ledger);
+        example.claimed.push(run);
+    }
+
+    fn close(&mut self, n: usize, result: RunResult) {
+        let state = &self.example.ledger.state;
+        let is_command = |run: &&String| state.episodes[&state.runs[*run].episode].scenario == command::NAME;
+        let open: Vec<String> = state.runs.keys().filter(is_command).cloned().collect();
+        let Some(run) = n.checked_rem(open.len()).and_then(|n| open.get(n)) else { return };
+        let result = self.outcomes.entry(run.clone()).or_insert(result).clone();
+        let RunEnd::Outcome(ended) = outcome(result) else { return };
+        let step = command::close(&self.example.observed, &self.example.ledger.state, run, &ended, self.example.now).unwrap();
+        step.apply(&mut self.example.ledger);
+    }
+
     fn apply(&mut self, event: Event) {
+        match event {
+            Event::Ask(n) => return self.ask(n),
+            Event::AskerCloses(n, result) => return self.close(n, result),
+            _ => {}
+        }
         let example = &mut self.example;
         match event {
             Event::Crash(n) => example.crash(n),
@@ -88,6 +125,7 @@ impl World {
                 example.observed.ends.clear();
                 example.observed.departed.clear();
             }
+            Event::Ask(_) | Event::AskerCloses(..) => {}
             Event::PassLost => drop(example.decide()),
             Event::Pass => drop(example.pass()),
         }

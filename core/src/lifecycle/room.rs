@@ -35,17 +35,22 @@ impl Room {
         let Step::Run { episode_id, episode, .. } = step else {
             return Ok(());
         };
-        let holder = self.whole_set.as_ref().or_else(|| match &episode.scope {
-            Scope::Pod(uid) => self.pods.get(uid),
-            Scope::Set => self.pods.values().find(|id| *id != episode_id),
-        });
-        match holder {
-            Some(id) if id != episode_id => Err(format!("{id} is not finished")),
-            _ => {
+        match self.holder(&episode.scope, episode_id) {
+            Some(id) => Err(format!("{id} is not finished")),
+            None => {
                 self.hold(episode_id, &episode.scope);
                 Ok(())
             }
         }
+    }
+
+    /// The other episode that holds what this one needs.
+    pub(super) fn holder(&self, scope: &Scope, episode_id: &str) -> Option<&str> {
+        let holder = self.whole_set.as_ref().or_else(|| match scope {
+            Scope::Pod(uid) => self.pods.get(uid),
+            Scope::Set => self.pods.values().find(|id| *id != episode_id),
+        });
+        holder.map(String::as_str).filter(|id| *id != episode_id)
     }
 
     fn hold(&mut self, id: &str, scope: &Scope) {

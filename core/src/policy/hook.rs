@@ -178,6 +178,32 @@ impl Hooks {
     }
 }
 
+impl Hooks {
+    /// Those that there are, by the names that they have in the policy.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<&'static str, &Hook> {
+        let all = [
+            ("init", self.init.as_ref()),
+            ("position", self.position.as_ref().map(|position| &position.hook)),
+            ("restart", self.restart.as_ref()),
+            ("bootstrap", self.bootstrap.as_ref()),
+            ("join", self.join.as_ref()),
+            ("rejoin", self.rejoin.as_ref()),
+            ("preStop", self.pre_stop.as_ref()),
+            ("leave", self.leave.as_ref()),
+            ("switchover", self.switchover.as_ref()),
+            ("beforeUpdate", self.before_update.as_ref()),
+            ("afterUpdate", self.after_update.as_ref()),
+            ("shutdown", self.shutdown.as_ref()),
+            ("postMortem", self.post_mortem.as_ref()),
+            ("freeze", self.freeze.as_ref().map(|freeze| &freeze.hook)),
+            ("thaw", self.thaw.as_ref()),
+            ("fence", self.fence.as_ref()),
+        ];
+        all.into_iter().filter_map(|(name, hook)| Some((name, hook?))).collect()
+    }
+}
+
 impl Hook {
     /// Does it ask for what only the controller can tell a pod that stops: why, or who else is there? Read from its text, since a script that names
     /// none of these variables has no use for them.

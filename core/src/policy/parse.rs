@@ -5,10 +5,10 @@ mod rules;
 mod runtime;
 mod scalars;
 
-pub use scalars::duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use scalars::duration;
 use serde_saphyr::Location;
 use sha2::{Digest as _, Sha256};
 

@@ -218,7 +218,8 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "hooks.thaw",
         "hooks.fence",
         "rules",
-        "tasks",
+        "tasks.hourly.schedule",
+        "tasks.nightly.schedule",
         "update",
     ];
     let policy = accepted(WHOLE);
@@ -231,7 +232,7 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
     assert_eq!(waits.warnings().collect::<Vec<_>>(), [expected]);
 
     let active = "protect: {priorityClassName: a, override: true, minReplicas: 1, deletion: deny, spread: [zone], disruptionBudget: true, quorum: majority}\n\
-        inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: [{name: a, type: gauge, command: [a]}]\ntasks: {}\n\
+        inject: {initOrder: last, ownPreStop: replace}\nrules: []\nmetrics: [{name: a, type: gauge, command: [a]}]\ntasks: {now: {command: [a]}}\n\
         hooks: {init: {command: [a]}, rejoin: {command: [a], target: self, when: ready, onFailure: recreate}, bootstrap: {command: [a]}, join: {command: [a]}, postMortem: {command: [a]}, preStop: {command: [a]}}";
     assert_eq!(accepted(&format!("{HEAD}{active}")).not_yet_active, Vec::<String>::new());
 }

@@ -14,6 +14,7 @@ mod offline;
 mod policies;
 mod readiness;
 mod rejoin;
+mod run;
 mod stops;
 mod templates;
 mod traffic;

@@ -81,9 +81,9 @@ async fn each_field_that_stays_as_it_is_comes_with_a_warning_and_the_set_goes_th
 async fn of_two_policies_the_one_that_guards_is_named_and_what_is_not_active_yet_too() -> Outcome {
     namespace::enabled("two-policies", async |ns| {
         let first = policy("a-first", &policy_text("app", "hooks: {preStop: {command: [a]}}"), &[]);
-        let second = policy("b-second", &policy_text("app", "tasks: {nightly: {command: [b]}}"), &[]);
+        let second = policy("b-second", &policy_text("app", "tasks: {nightly: {command: [b], schedule: \"0 3 * * *\"}}"), &[]);
         let applied = ns.kubectl.apply_objects(&[first, second]).await?;
-        assert!(applied.stderr.contains("NotYetActive: tasks"), "{}", applied.stderr);
+        assert!(applied.stderr.contains("NotYetActive: tasks.nightly.schedule"), "{}", applied.stderr);
         let applied = ns.kubectl.apply_objects(&[application("app", 0)]).await?;
         assert!(applied.stderr.contains("policy a-first guards this set, b-second would too"), "{}", applied.stderr);
         Ok(())

@@ -14,7 +14,7 @@ use super::request::receive;
 use super::run::line;
 use super::supervise::{Ended, Output, caller_is_gone, supervise};
 use super::{Environment, cgroup, spawn, stdio};
-use crate::protocol::{Collect, Collected, MAX_COMPLAINT, MAX_PROBE_MEMORY, Probe, Program, Refusal, RunResult, Sample, Tail};
+use crate::protocol::{Collect, Collected, MAX_COMPLAINT, MAX_PROBE_MEMORY, Probe, Program, Refusal, RunResult, Sample};
 
 /// Answers on standard output until nobody listens, or once. The exit status is 0 whenever there was an answer.
 pub(super) fn collect(home: &Home, env: &Environment) -> u8 {
@@ -65,24 +65,20 @@ fn ask(home: &Home, env: &Environment, probe: &Probe) -> Sample {
         Program::Command(argv) => argv.iter().map(String::as_bytes).collect(),
         Program::Script { text, .. } => {
             if let Err(e) = put(&script, text.as_bytes(), Mode::from_raw_mode(0o755), Durability::Cached) {
-                return sample(probe, unstarted(RunResult::NotStarted { message: format!("{e}") }));
+                return sample(probe, Ended::unstarted(RunResult::NotStarted { message: format!("{e}") }));
             }
             [script.as_bytes()].into()
         }
     };
     let output = Output::Asked { stdout: probe.max_output, stderr: MAX_COMPLAINT };
     let ended = match spawn::Program::new(&argv, &env) {
-        Err(result) => unstarted(result),
+        Err(result) => Ended::unstarted(result),
         Ok(program) => supervise(&program.limited_to(MAX_PROBE_MEMORY), probe.timeout_ms, output),
     };
     if matches!(probe.program, Program::Script { .. }) {
         let _ = unlink(script);
     }
     sample(probe, ended)
-}
-
-fn unstarted(result: RunResult) -> Ended {
-    Ended { result, duration_ms: 0, stdout: Tail::default(), stderr: Tail::default(), survivors: 0 }
 }
 
 fn sample(probe: &Probe, ended: Ended) -> Sample {

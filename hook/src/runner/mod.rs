@@ -16,6 +16,7 @@ mod run;
 mod spawn;
 mod stdio;
 mod stop;
+mod stream;
 mod supervise;
 mod tail;
 
@@ -43,7 +44,8 @@ guardian-hook: runs the hooks of stateful-guardian inside a pod
   reason    read why the pod is being stopped from standard input
   joined --within DURATION
             wait until join or rejoin has run in this life of the container, or for so long from its start   (startupProbe)
-  run       read one request from standard input, run it once, print its outcome
+  run       read one request from standard input, run it once, print its outcome;
+            what it writes comes before that, in lines, if the request says so
   collect   read questions from standard input, ask them, print an answer a line and the container's usage
   version   print the version of this runner and of its protocol
 

@@ -22,42 +22,50 @@ use crate::protocol::{ANSWER_AFTER_MS, Outcome, PROTOCOL, Program, Refusal, Requ
 pub(super) fn run(home: &Home, env: &Environment) -> u8 {
     // The caller may be gone at any time; the hook goes on.
     spawn::catch_signals();
-    let answer = match receive::<Request>(home) {
-        Err(why) => line(&refused("", why)),
+    let (unsent, answer) = match receive::<Request>(home) {
+        Err(why) => (Vec::new(), line(&refused("", why))),
         Ok(request) => match request.fault() {
-            Some(message) => line(&refused(&request.run_id, Refusal::BadRequest { message })),
+            Some(message) => (Vec::new(), line(&refused(&request.run_id, Refusal::BadRequest { message }))),
             None => start_or_attach(home, env, &request),
         },
     };
-    stdio::print(&answer);
+    // The outcome is kept by now. Behind half a line it would be none; whoever asks again gets it.
+    if stdio::try_print(&unsent).is_ok() {
+        drop(unsent);
+        stdio::print(&answer);
+    }
     0
 }
 
-fn start_or_attach(home: &Home, env: &Environment, request: &Request) -> Vec<u8> {
+/// What is still to be told of the run's output, and the outcome.
+fn start_or_attach(home: &Home, env: &Environment, request: &Request) -> (Vec<u8>, Vec<u8>) {
     forget_old(home);
     match claim(home, &request.run_id, &note(env, request)) {
-        Err(e) => line(&refused(&request.run_id, Refusal::Unwritable { message: e.to_string() })),
+        Err(e) => (Vec::new(), line(&refused(&request.run_id, Refusal::Unwritable { message: e.to_string() }))),
         Ok(Claim::Ours(held)) => {
-            let answer = line(&carry_out(home, env, request));
+            let (unsent, outcome) = carry_out(home, env, request);
+            let answer = line(&outcome);
+            drop(outcome);
             // The process has run: that its outcome cannot be kept must not hide it from whoever listens now.
             if let Err(e) = record(home, &request.run_id, &answer) {
                 super::complain(&e);
             }
             drop(held);
-            answer
+            (unsent, answer)
         }
         Ok(Claim::Taken) => {
             let end = monotonic_ms() + request.timeout_ms + ANSWER_AFTER_MS;
-            match attach(home, &request.run_id, end) {
+            let answer = match attach(home, &request.run_id, end) {
                 Earlier::Outcome(answer) => answer,
                 Earlier::Interrupted => line(&unstarted(&request.run_id, RunResult::Interrupted)),
                 Earlier::Alive => line(&refused(&request.run_id, Refusal::StillRunning)),
-            }
+            };
+            (Vec::new(), answer)
         }
     }
 }
 
-fn carry_out(home: &Home, env: &Environment, request: &Request) -> Outcome {
+fn carry_out(home: &Home, env: &Environment, request: &Request) -> (Vec<u8>, Outcome) {
     let mut env = env.clone();
     env.extend(request.env.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())));
     let script = home.run_script(&request.run_id);
@@ -65,19 +73,20 @@ fn carry_out(home: &Home, env: &Environment, request: &Request) -> Outcome {
         Program::Command(argv) => argv.iter().map(String::as_bytes).collect(),
         Program::Script { text, .. } => {
             if let Err(e) = put(&script, text.as_bytes(), Mode::from_raw_mode(0o755), Durability::Cached) {
-                return unstarted(&request.run_id, RunResult::NotStarted { message: e.to_string() });
+                return (Vec::new(), unstarted(&request.run_id, RunResult::NotStarted { message: e.to_string() }));
             }
             [script.as_bytes()].into()
         }
     };
-    let outcome = match spawn::Program::new(&argv, &env) {
-        Err(result) => unstarted(&request.run_id, result),
-        Ok(program) => outcome(&request.run_id, supervise(&program, request.timeout_ms, Output::Kept)),
+    let output = if request.stream { Output::Streamed } else { Output::Kept };
+    let mut ended = match spawn::Program::new(&argv, &env) {
+        Err(result) => Ended::unstarted(result),
+        Ok(program) => supervise(&program, request.timeout_ms, output),
     };
     if matches!(request.program, Program::Script { .. }) {
         let _ = unlink(script);
     }
-    outcome
+    (core::mem::take(&mut ended.unsent), outcome(&request.run_id, ended))
 }
 
 /// The outcome of a process.

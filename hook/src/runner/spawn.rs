@@ -22,7 +22,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::Environment;
 use super::files::{errno_in_words, read_start};
-use crate::protocol::RunResult;
+use crate::protocol::{EMPTY_COMMAND, RunResult};
 
 /// Where programs are looked up when the environment has no `PATH`: what container runtimes set.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,7 +52,7 @@ impl Program {
         let zero = |_| RunResult::NotExecutable { what: "a zero byte in an argument or in the environment".into() };
         let name = argv.first().copied().unwrap_or_default();
         if name.is_empty() {
-            return Err(RunResult::NotFound { what: "the command is empty".into() });
+            return Err(RunResult::NotFound { what: EMPTY_COMMAND.into() });
         }
         let join = |parts: [&[u8]; 3]| CString::new(parts.concat()).map_err(zero);
         let candidates = if name.contains(&b'/') {

@@ -13,11 +13,16 @@ use super::spawn;
 const UNREAD_MS: u64 = 10_000;
 
 /// As much as a pipe that polls writable takes without blocking (`PIPE_BUF`).
-const PIECE: usize = 4096;
+pub(super) const PIECE: usize = 4096;
 
 /// Writes to standard output; a reader that is gone or does not read is no error.
 pub(super) fn print(bytes: &[u8]) {
-    let _ = write_all(spawn::stdout(), bytes);
+    let _ = try_print(bytes);
+}
+
+/// The same, where what follows makes sense only behind it.
+pub(super) fn try_print(bytes: &[u8]) -> Result<(), Errno> {
+    write_all(spawn::stdout(), bytes)
 }
 
 /// Writes one line to standard error.

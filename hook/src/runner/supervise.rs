@@ -17,6 +17,7 @@ use rustix::process::{
 use super::clock::{monotonic_ms, pause, timespec};
 use super::files::errno_in_words;
 use super::spawn::{Program, Streams, catch_signals, take_termination};
+use super::stream::Stream;
 use super::tail::Keep;
 use super::{proc, spawn};
 use crate::protocol::{RunResult, Tail};
@@ -40,6 +41,9 @@ const PARENT: usize = 4;
 /// What a pipe holds by default, so that one read empties it.
 const PIECE: usize = 64 * 1024;
 
+/// The same where each read becomes a line of its own, of 22 KiB.
+const STREAMED_PIECE: usize = 16 * 1024;
+
 /// Where output goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Output {
@@ -47,6 +51,8 @@ pub(super) enum Output {
     Passed,
     /// Into the tails.
     Kept,
+    /// Into the tails, and to whoever asked, as it comes ([`Stream`]).
+    Streamed,
     /// Into tails of at most so many bytes, and only for whoever asked: the process is killed when he is gone ([`caller_is_gone`]).
     Asked {
         /// Of standard output.
@@ -64,6 +70,16 @@ pub(super) struct Ended {
     pub(super) stderr: Tail,
     /// Descendants that could not be killed.
     pub(super) survivors: u32,
+    /// Lines that whoever asked has not taken yet.
+    pub(super) unsent: Vec<u8>,
+}
+
+impl Ended {
+    /// No process was made.
+    pub(super) fn unstarted(result: RunResult) -> Self {
+        let (stdout, stderr) = (Tail::default(), Tail::default());
+        Self { result, duration_ms: 0, stdout, stderr, survivors: 0, unsent: Vec::new() }
+    }
 }
 
 /// Runs a program to its end, or for at most `timeout_ms`.
@@ -73,13 +89,14 @@ pub(super) fn supervise(program: &Program, timeout_ms: u64, output: Output) -> E
     // Refused by no kernel since 3.4; without it a stray grandchild goes to process 1, which no care here could prevent.
     let _ = set_child_subreaper(Some(getpid()));
     match start(program, output) {
-        Err(result) => Ended { result, duration_ms: 0, stdout: Tail::default(), stderr: Tail::default(), survivors: 0 },
+        Err(result) => Ended::unstarted(result),
         Ok(mut child) => {
             let result = child.attend(started.saturating_add(timeout_ms), matches!(output, Output::Asked { .. }));
             let survivors = kill_descendants();
             child.drain();
+            let unsent = child.stream.take().map(Stream::into_rest).unwrap_or_default();
             let [stdout, stderr] = child.pipes.map(|p| p.keep.tail());
-            Ended { result, duration_ms: monotonic_ms() - started, stdout, stderr, survivors }
+            Ended { result, duration_ms: monotonic_ms() - started, stdout, stderr, survivors, unsent }
         }
     }
 }
@@ -89,7 +106,7 @@ fn start(program: &Program, output: Output) -> Result<Child, RunResult> {
         Output::Passed => {
             return Ok(Child::new(program.spawn(&Streams::Inherited)?, [None, None], [Keep::default(), Keep::default()]));
         }
-        Output::Kept => [Keep::default(), Keep::default()],
+        Output::Kept | Output::Streamed => [Keep::default(), Keep::default()],
         Output::Asked { stdout, stderr } => [Keep::last(stdout), Keep::last(stderr)],
     };
     let pipe = || {
@@ -101,7 +118,8 @@ fn start(program: &Program, output: Output) -> Result<Child, RunResult> {
     let (out, out_writer) = pipe().map_err(failed)?;
     let (err, err_writer) = pipe().map_err(failed)?;
     let pid = program.spawn(&Streams::Captured(out_writer.as_fd(), err_writer.as_fd()))?;
-    Ok(Child::new(pid, [Some(out), Some(err)], keeps))
+    let child = Child::new(pid, [Some(out), Some(err)], keeps);
+    Ok(if output == Output::Streamed { child.streamed() } else { child })
 }
 
 struct Child {
@@ -110,6 +128,7 @@ struct Child {
     pidfd: Option<OwnedFd>,
     pipes: [Pipe; 2],
     piece: Vec<u8>,
+    stream: Option<Stream>,
 }
 
 struct Pipe {
@@ -125,7 +144,12 @@ impl Child {
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
             pipes: [Pipe { fd: out, keep: out_keep }, Pipe { fd: err, keep: err_keep }],
             piece: alloc::vec![0; PIECE],
+            stream: None,
         }
+    }
+
+    fn streamed(self) -> Self {
+        Self { piece: alloc::vec![0; STREAMED_PIECE], stream: Some(Stream::new()), ..self }
     }
 
     /// Until the process ends, the deadline comes, or nobody wants to know any more.
@@ -146,42 +170,63 @@ impl Child {
             }
             let tick = if self.pidfd.is_some() { TICK_MS } else { BLIND_TICK_MS };
             self.wait(left.min(tick), asked);
-            for pipe in &mut self.pipes {
-                pipe.read(&mut self.piece);
+            for which in 0..self.pipes.len() {
+                if self.stream.as_ref().is_none_or(Stream::has_room) {
+                    self.read(which);
+                }
+            }
+            if let Some(stream) = &mut self.stream {
+                stream.flush();
             }
         }
     }
 
     fn wait(&self, ms: u64, asked: bool) {
-        let open = self.pipes.iter().filter_map(|p| p.fd.as_ref());
+        let is_read = self.stream.as_ref().is_none_or(Stream::has_room);
+        let open = self.pipes.iter().filter_map(|p| p.fd.as_ref()).filter(|_| is_read);
         let mut fds: Vec<_> = open.chain(&self.pidfd).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        if self.stream.as_ref().is_some_and(Stream::is_waiting) {
+            fds.push(PollFd::from_borrowed_fd(spawn::stdout(), PollFlags::OUT));
+        }
         if asked {
             fds.extend(caller());
         }
         let _ = poll(&mut fds, Some(&timespec(ms)));
     }
 
+    /// Reads one of the pipes; whether there was something to read.
+    fn read(&mut self, which: usize) -> bool {
+        let Some(pipe) = self.pipes.get_mut(which) else { return false };
+        let Some(n) = pipe.read(&mut self.piece) else { return false };
+        if let Some(stream) = &mut self.stream {
+            stream.push(which == 1, self.piece.get(..n).unwrap_or_default());
+        }
+        true
+    }
+
     /// What was written and not yet read. Nobody writes any more, so an empty pipe is a finished one, though a stranger may hold it open.
     fn drain(&mut self) {
         let end = monotonic_ms() + DRAIN_MS;
-        for pipe in &mut self.pipes {
-            while pipe.read(&mut self.piece) && monotonic_ms() < end {}
+        self.stream.as_mut().into_iter().for_each(Stream::takes_the_last);
+        for which in 0..self.pipes.len() {
+            while self.read(which) && monotonic_ms() < end {}
         }
     }
 }
 
 impl Pipe {
-    /// Whether there was something to read.
-    fn read(&mut self, piece: &mut [u8]) -> bool {
-        let Some(fd) = &self.fd else { return false };
-        match read(fd, &mut *piece) {
-            Ok(0) => self.fd = None,
-            Ok(n) => self.keep.push(piece.get(..n).unwrap_or_default()),
+    /// How much was read, if there was something to read: nothing at its end.
+    fn read(&mut self, piece: &mut [u8]) -> Option<usize> {
+        match read(self.fd.as_ref()?, &mut *piece) {
+            Ok(n @ 1..) => {
+                self.keep.push(piece.get(..n).unwrap_or_default());
+                return Some(n);
+            }
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return false,
-            Err(_) => self.fd = None,
+            Err(Errno::AGAIN) => return None,
+            Ok(_) | Err(_) => self.fd = None,
         }
-        true
+        Some(0)
     }
 }
 

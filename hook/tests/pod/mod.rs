@@ -154,6 +154,7 @@ pub fn request(run_id: &str, program: Program) -> Request {
         program,
         env: BTreeMap::new(),
         timeout_ms: 10_000,
+        stream: false,
     }
 }
 

@@ -19,6 +19,7 @@ use super::api::ApiError;
 use super::queue;
 
 pub(super) use ask::questions;
+pub(crate) use run_hook::prepared;
 pub(super) use run_hook::{order, surroundings};
 
 /// Pause before what was refused is asked for again: a person, or a budget, has to change first.

@@ -2,18 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use guardian_core::ledger::State;
-use guardian_core::lifecycle::{Observed, Pod, primary};
-use guardian_core::policy::Policy;
+use guardian_core::ledger::{Run, State};
+use guardian_core::lifecycle::{Observed, Pod, command, primary};
+use guardian_core::policy::{Hook, Policy, Program};
 use guardian_hook::protocol::{PROTOCOL, Request};
 
 use crate::controller::exec::Order;
 
 /// What is to be asked for a run that the ledger has open; `None` when its hook is not in the policy any more.
-pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id: &str) -> Option<Order> {
+pub(crate) fn order(observed: &Observed, policy: Option<&Policy>, state: &State, run_id: &str) -> Option<Order> {
     let run = state.runs.get(run_id)?;
     let episode = state.episodes.get(&run.episode)?;
-    let hook = policy.run_by_controller(&run.hook)?;
+    if episode.scenario == command::NAME {
+        // Whoever asked for it has started it, or nobody does.
+        return Some(addressed(observed, run, run_id, Program::Command(Vec::new()), BTreeMap::new()));
+    }
+    let policy = policy?;
+    prepared(observed, policy, state, run_id, policy.run_by_controller(&run.hook)?)
+}
+
+/// The same for this hook, whatever the policy says.
+pub(crate) fn prepared(observed: &Observed, policy: &Policy, state: &State, run_id: &str, hook: &Hook) -> Option<Order> {
+    let run = state.runs.get(run_id)?;
+    let episode = state.episodes.get(&run.episode)?;
     let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
     let label = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.role.clone());
     let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
@@ -32,7 +43,11 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
     env.extend(of_guardian.map(|(name, value)| (name.to_owned(), value)));
     env.extend(surroundings(observed, me));
     env.extend(identity(observed, &run.hook, &run.pod, me));
-    Some(Order {
+    Some(addressed(observed, run, run_id, hook.program.clone(), env))
+}
+
+fn addressed(observed: &Observed, run: &Run, run_id: &str, program: Program, env: BTreeMap<String, String>) -> Order {
+    Order {
         namespace: observed.namespace.clone(),
         pod: run.pod.clone(),
         container: run.container.clone(),
@@ -41,11 +56,12 @@ pub(crate) fn order(observed: &Observed, policy: &Policy, state: &State, run_id:
             pod_uid: run.pod_uid.clone(),
             run_id: run_id.to_owned(),
             hook: run.hook.clone(),
-            program: hook.program.clone(),
+            program,
             env,
             timeout_ms: run.timeout_ms,
+            stream: false,
         },
-    })
+    }
 }
 
 /// What every command is told of where it runs.

@@ -158,9 +158,6 @@ impl Check<'_> {
 
     pub(super) fn tasks(&mut self, tasks: Option<BTreeMap<String, Spanned<schema::Task>>>) -> BTreeMap<String, Task> {
         let tasks = tasks.unwrap_or_default();
-        if !tasks.is_empty() {
-            self.later("tasks");
-        }
         tasks.into_iter().map(|(name, task)| (name.clone(), self.task(&name, task))).collect()
     }
 
@@ -171,6 +168,7 @@ impl Check<'_> {
         let own = hook.target.as_ref().filter(|t| t.value == "self").map(|t| t.referenced);
         let mut hook = self.hook(&path, task.referenced, hook, Terms::of("a task", By::Controller, ANYWHERE));
         let schedule = task.value.schedule.map(|cron| {
+            self.later(&format!("{path}.schedule"));
             let at = cron.referenced;
             if let Some(own) = own {
                 self.error(

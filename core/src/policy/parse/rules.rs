@@ -18,6 +18,9 @@ enum Measure {
     Metric,
 }
 
+/// Reasons of what is run although nothing has failed or started.
+const ASKED_FOR: [reason::Start; 2] = [reason::Start::Requested, reason::Start::Rule];
+
 impl Check<'_> {
     pub(super) fn rules(&mut self, rules: Option<Spanned<Vec<Spanned<schema::Rule>>>>) -> Vec<Rule> {
         let Some(rules) = rules else { return Vec::new() };
@@ -107,9 +110,10 @@ impl Check<'_> {
         let mut known = Vec::new();
         for (n, cause) in causes.value.into_iter().enumerate() {
             match cause.value.parse::<reason::Start>() {
-                Ok(reason) => known.push(reason),
-                Err(_) => {
-                    let expected = reason::Start::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>().join(", ");
+                Ok(reason) if !ASKED_FOR.contains(&reason) => known.push(reason),
+                _ => {
+                    let causes = reason::Start::ALL.iter().filter(|r| !ASKED_FOR.contains(r));
+                    let expected = causes.map(|r| r.as_str()).collect::<Vec<_>>().join(", ");
                     let problem = Problem::Variant { found: cause.value, expected };
                     self.error(format!("{path}.cause[{n}]"), cause.referenced, problem);
                 }
