@@ -1,5 +1,7 @@
 //! What the runner costs a pod. `GUARDIAN_HOOK_BINARY=... cargo test -p guardian-hook --test size -- --nocapture` prints it for the released form.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod pod;
 
 use std::fs;

@@ -189,13 +189,13 @@ pub fn pods(observed: &Observed, policy: &Policy, command: &Command, pod: Option
         Some(Target::All) => ordinals.map(|ordinal| view.ready_for(&command.hook, ordinal).map(|_| ordinal)).collect(),
         Some(Target::Any) => {
             let ready = observed.pods.values().filter(|pod| pod.serves());
-            view.first(&command.hook, ready.chain(observed.pods.values()).collect())
+            view.first(&command.hook, &ready.chain(observed.pods.values()).collect::<Vec<_>>())
                 .ok_or_else(|| Refused::NotThere(view.pod_name(ordinals.start)))
                 .and_then(one)
         }
         Some(target @ Target::Role(role)) => {
-            let holders = super::target::pods(observed, Some(target), ordinals.start).collect();
-            view.first(&command.hook, holders).ok_or_else(|| Refused::NoRole(role.clone())).and_then(one)
+            let holders = super::target::pods(observed, Some(target), ordinals.start).collect::<Vec<_>>();
+            view.first(&command.hook, &holders).ok_or_else(|| Refused::NoRole(role.clone())).and_then(one)
         }
     }
 }
@@ -227,7 +227,7 @@ pub fn claim(observed: &Observed, policy: &Policy, ledger: &State, ordinal: u32,
     let short: String = pod.uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
     let id = format!("{NAME}-{short}-{:x}", asked.now.as_millisecond());
     let scope = Scope::Pod(pod.uid.clone());
-    if let Some(holder) = Room::new(ledger).holder(&scope, &id) {
+    if let Some(holder) = Room::new(ledger).holder(&scope, "") {
         return Err(held_by(pod, holder, ledger));
     }
     let episode = Episode {
@@ -317,7 +317,7 @@ impl View<'_> {
     }
 
     /// Ordinal of the first of these pods that can take a hook now, else of the first, so that it can be said what is in the way.
-    fn first(&self, hook: &Hook, pods: Vec<&Pod>) -> Option<u32> {
+    fn first(&self, hook: &Hook, pods: &[&Pod]) -> Option<u32> {
         let first = pods.iter().find(|pod| self.takes(hook, pod)).or_else(|| pods.first());
         first.and_then(|pod| self.observed.ordinal_of(pod))
     }

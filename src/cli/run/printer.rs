@@ -103,7 +103,8 @@ impl Printer {
             return;
         }
         self.progress = None;
-        self.seen[usize::from(is_stderr)] += bytes.len() as u64;
+        let [out, err] = &mut self.seen;
+        *(if is_stderr { err } else { out }) += bytes.len() as u64;
         let _ = if is_stderr { write(io::stderr(), bytes) } else { write(io::stdout(), bytes) };
     }
 }

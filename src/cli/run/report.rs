@@ -94,14 +94,14 @@ pub(super) fn print(owner: &Owner<'_>, done: &[Done]) -> io::Result<()> {
     if owner.args.output == Output::Text {
         return Ok(());
     }
-    let runs = done.iter().map(|done| run(&done.order, true, Some(done))).collect();
-    write(owner, &document(owner, done.last().and_then(Done::exit), runs))
+    let runs = done.iter().map(|done| run(&done.order, true, Some(done))).collect::<Vec<_>>();
+    write(owner, &document(owner, done.last().and_then(Done::exit), &runs))
 }
 
 /// What would run.
 pub(super) fn rehearsed(owner: &Owner<'_>, orders: &[Order]) -> io::Result<()> {
     if owner.args.output != Output::Text {
-        return write(owner, &document(owner, None, orders.iter().map(|order| run(order, false, None)).collect()));
+        return write(owner, &document(owner, None, &orders.iter().map(|order| run(order, false, None)).collect::<Vec<_>>()));
     }
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     for order in orders {
@@ -124,7 +124,7 @@ fn write(owner: &Owner<'_>, document: &Value) -> io::Result<()> {
     }
 }
 
-fn document(owner: &Owner<'_>, exit: Option<u8>, runs: Vec<Value>) -> Value {
+fn document(owner: &Owner<'_>, exit: Option<u8>, runs: &[Value]) -> Value {
     json!({
         "namespace": owner.namespace,
         "set": owner.args.set,
