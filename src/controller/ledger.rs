@@ -25,7 +25,7 @@ pub const LEDGER: &str = "stateful-guardian.io/ledger";
 /// The ledgers of all sets.
 pub(super) struct Ledgers {
     client: Client,
-    remembered: Mutex<BTreeMap<SetKey, Remembered>>,
+    memory: Mutex<Memory>,
 }
 
 /// What was seen last of a ledger.
@@ -33,6 +33,14 @@ struct Remembered {
     state: Arc<State>,
     /// `metadata.resourceVersion` of its ConfigMap; `None` where it has none, or none that can be compared.
     version: Option<u64>,
+}
+
+/// What is remembered of all ledgers.
+#[derive(Default)]
+struct Memory {
+    states: BTreeMap<SetKey, Remembered>,
+    /// The newest versions that the watch has shown. It may show one before the answer to an older read or write is here.
+    seen: BTreeMap<SetKey, u64>,
 }
 
 /// A ledger as it was read, and what it was read from.
@@ -55,12 +63,12 @@ pub enum StoreError {
 
 impl Ledgers {
     pub(super) fn new(client: Client) -> Self {
-        Self { client, remembered: Mutex::default() }
+        Self { client, memory: Mutex::default() }
     }
 
     /// The state that was seen last, which may be out of date.
     pub(super) fn remembered(&self, set: &SetKey) -> Option<Arc<State>> {
-        self.remembered_all().get(set).map(|remembered| Arc::clone(&remembered.state))
+        self.memory().states.get(set).map(|remembered| Arc::clone(&remembered.state))
     }
 
     /// Watches for what others write: a person at a command line. Yields the sets whose ledger is not what is remembered any more. Only the
@@ -75,22 +83,26 @@ impl Ledgers {
         })
     }
 
-    /// The set of a ledger that was seen written; `None` where that is what is remembered, or nothing is. What was remembered is forgotten.
+    /// The set of a ledger that was seen written; `None` where that is what is remembered. What was remembered is forgotten.
     fn is_outdated(&self, written: &ObjectMeta) -> Option<SetKey> {
         let name = written.name.as_deref()?.strip_prefix(NAME_PREFIX)?.to_owned();
         let set = SetKey { namespace: written.namespace.clone()?, name };
-        let mut remembered = self.remembered_all();
-        let known = remembered.get(&set)?.version;
-        if known.is_some() && known >= version(written) {
+        let version = version(written)?;
+        let mut memory = self.memory();
+        let seen = memory.seen.entry(set.clone()).or_default();
+        *seen = version.max(*seen);
+        if memory.states.get(&set).and_then(|remembered| remembered.version) >= Some(version) {
             return None;
         }
-        remembered.remove(&set);
+        memory.states.remove(&set);
         Some(set)
     }
 
     /// Forgets a set: what is remembered is known to be wrong, or of no more use.
     pub(super) fn forget(&self, set: &SetKey) {
-        self.remembered_all().remove(set);
+        let mut memory = self.memory();
+        memory.states.remove(set);
+        memory.seen.remove(set);
     }
 
     /// Reads a ledger; a new one where there is none.
@@ -127,16 +139,22 @@ impl Ledgers {
         Ok(stored.ledger.state)
     }
 
+    /// Nothing that is older than what the watch has shown.
     fn remember(&self, set: &SetKey, ledger: &Ledger, version: Option<u64>) {
-        self.remembered_all().insert(set.clone(), Remembered { state: Arc::new(ledger.state.clone()), version });
+        let mut memory = self.memory();
+        if version < memory.seen.get(set).copied() {
+            memory.states.remove(set);
+            return;
+        }
+        memory.states.insert(set.clone(), Remembered { state: Arc::new(ledger.state.clone()), version });
     }
 
     fn api(&self, set: &SetKey) -> Api<ConfigMap> {
         Api::namespaced(self.client.clone(), &set.namespace)
     }
 
-    fn remembered_all(&self) -> MutexGuard<'_, BTreeMap<SetKey, Remembered>> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
