@@ -8,7 +8,8 @@
 //! | [`store`] | what the webhook knows of the cluster |
 //! | `policies` | which policies are in force, for webhook and controller |
 //! | [`audit`] | one line a decision |
-//! | [[`controller`]] | watches guarded pods, runs hooks, records |
+//! | [`controller`] | watches guarded pods, runs hooks, records |
+//! | `known` | what is known of a set, for whoever shows it |
 //!
 //! Every decision is made in `guardian_core`, which is pure; this crate brings it the facts and carries it out.
 
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod cli;
 pub mod controller;
 mod hand_over;
+mod known;
 mod policies;
 pub mod server;
 pub mod store;
