@@ -3,12 +3,16 @@
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends where it fails")]
 
 mod command;
+#[path = "online/dashboard.rs"]
+mod dashboard;
 #[path = "online/history.rs"]
 mod history;
+mod http;
 #[path = "online/logs.rs"]
 mod logs;
 #[path = "online/run.rs"]
 mod run;
+mod scene;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -45,20 +49,9 @@ impl World {
         world
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a literal is read best as it is")]
     fn put(&self, api_version: &str, plural: &str, namespace: &str, name: &str, object: Value) {
-        let key = Resource::new(api_version, plural).named(namespace, name);
-        let now = Clock::system().now();
-        self.api.world(|world| {
-            if !world.edit(&key, |stored| {
-                let version = stored["metadata"]["resourceVersion"].clone();
-                *stored = object.clone();
-                stored["metadata"]["name"] = json!(name);
-                stored["metadata"]["namespace"] = json!(namespace);
-                stored["metadata"]["resourceVersion"] = version;
-            }) {
-                world.create(&key, object, now).map(drop).expect("a new object");
-            }
-        });
+        self.api.put(api_version, plural, namespace, name, &object);
     }
 
     /// A policy, which is approved.

@@ -1,10 +1,9 @@
 //! The cluster as the caller may see it: each call under one deadline, and what a namespace has of sets and policies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use guardian_core::admission::{Settings, Snapshot};
 use guardian_core::names;
 use guardian_core::policy::{self, Approvals};
 use jiff::SignedDuration;
@@ -12,13 +11,16 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use kube::api::{ListParams, PartialObjectMeta, PostParams};
+use kube::api::{ListParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Client, ResourceExt};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::process;
+use crate::controller::LEDGER;
+use crate::known;
+pub(super) use crate::known::{Place, Policies, name, settings};
 
 /// One call to the API server.
 const CALL: Duration = Duration::from_secs(10);
@@ -112,23 +114,6 @@ pub(super) struct Cluster {
     pub(super) client: Client,
 }
 
-/// What a namespace says of itself.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) name: String,
-    pub(super) enabled: bool,
-    /// Everything in it is on hold, and why.
-    pub(super) hold: Option<String>,
-}
-
-/// The policies of a namespace.
-pub(super) struct Policies {
-    /// In force is, and waits, what the approvals say; where those are not known, everything is believed to be in force.
-    pub(super) snapshot: Snapshot,
-    /// Policies that cannot be read, and why. Their last good revision is in force; only the webhook knows which that is.
-    pub(super) problems: Vec<String>,
-}
-
 impl Cluster {
     /// The namespace that is named, or the one of the kubeconfig.
     pub(super) fn namespace_or_default(&self, named: Option<&str>) -> String {
@@ -139,7 +124,7 @@ impl Cluster {
     pub(super) async fn place(&self, name: &str) -> Result<Place, ClusterError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let found = call(format!("read the namespace {name}"), api.get_metadata_opt(name)).await?;
-        found.map(Place::from).ok_or_else(|| ClusterError::Missing(format!("namespace {name}")))
+        found.as_ref().map(Place::from).ok_or_else(|| ClusterError::Missing(format!("namespace {name}")))
     }
 
     /// Every namespace that is enabled, by name.
@@ -147,7 +132,7 @@ impl Cluster {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let enabled = ListParams::default().labels(&format!("{}=true", names::ENABLED));
         let found = call("list the namespaces", api.list_metadata(&enabled)).await?;
-        let mut places: Vec<Place> = found.items.into_iter().map(Place::from).collect();
+        let mut places: Vec<Place> = found.items.iter().map(Place::from).collect();
         places.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(places)
     }
@@ -219,17 +204,25 @@ impl Cluster {
 
     /// The policies of a namespace, and the PriorityClasses that there are, if the caller may list them.
     pub(super) async fn policies(&self, namespace: &str, approvals: Option<&Approvals>) -> Result<Policies, ClusterError> {
-        let (policies, problems) = self.stored_policies(namespace, approvals.cloned().unwrap_or_default()).await?;
-        let (in_force, waiting) = match approvals {
-            Some(_) => (policies.in_force(), policies.waiting()),
-            // Without an approval all of them wait.
-            None => (policies.waiting(), BTreeMap::new()),
-        };
+        let maps = self.policy_maps(namespace).await?;
         let classes: Api<PriorityClass> = Api::all(self.client.clone());
         let classes = call("list the PriorityClasses", classes.list_metadata(&ListParams::default())).await.ok();
         let classes = classes.map(|list| list.items.iter().map(ResourceExt::name_any).collect::<BTreeSet<_>>());
-        let snapshot = Snapshot { policies: in_force, waiting, priority_classes: classes, ..Snapshot::default() };
-        Ok(Policies { snapshot, problems })
+        Ok(Policies::of(namespace, &maps, approvals, classes))
+    }
+
+    /// The guarded pods of a namespace, as far as they are understood.
+    pub(super) async fn pods(&self, namespace: &str) -> Result<Vec<Pod>, ClusterError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let guarded = ListParams::default().labels(&format!("{}=true", names::GUARDED));
+        Ok(call(format!("list the pods of {namespace}"), api.list(&guarded)).await?.items)
+    }
+
+    /// The ConfigMaps of a namespace that hold ledgers.
+    pub(super) async fn ledgers(&self, namespace: &str) -> Result<Vec<ConfigMap>, ClusterError> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let ledgers = ListParams::default().labels(&format!("{LEDGER}=true"));
+        Ok(call(format!("list the ledgers of {namespace}"), api.list(&ledgers)).await?.items)
     }
 
     /// The policies that are stored in a namespace, under these approvals, and what is wrong with those that cannot be read.
@@ -238,19 +231,13 @@ impl Cluster {
         namespace: &str,
         approvals: Approvals,
     ) -> Result<(policy::Policies, Vec<String>), ClusterError> {
+        Ok(known::stored(namespace, &self.policy_maps(namespace).await?, approvals))
+    }
+
+    async fn policy_maps(&self, namespace: &str) -> Result<Vec<ConfigMap>, ClusterError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let labelled = ListParams::default().labels(&format!("{}=true", names::POLICY));
-        let maps = call(format!("list the policies of {namespace}"), api.list(&labelled)).await?;
-        let mut policies = policy::Policies::default();
-        policies.approve(approvals);
-        let mut problems = Vec::new();
-        for map in maps.items {
-            let name = map.name_any();
-            if let Err(invalid) = policies.put(namespace, &name, map.data.as_ref().unwrap_or(&BTreeMap::new())) {
-                problems.push(format!("policy {name} of {namespace}: {invalid}"));
-            }
-        }
-        Ok((policies, problems))
+        Ok(call(format!("list the policies of {namespace}"), api.list(&labelled)).await?.items)
     }
 
     /// The caller's name, as the API server knows it (SelfSubjectReview, KEP-3325).
@@ -288,29 +275,5 @@ impl Cluster {
         let containers = webhook.spec?.template.spec?.containers;
         let mut variables = containers.into_iter().flat_map(|container| container.env.unwrap_or_default());
         variables.find(|variable| variable.name == "GUARDIAN_IMAGE")?.value
-    }
-}
-
-/// What the webhook would be told: the installation's image, or, where that is not known, the one that was written into the set.
-pub(super) fn settings(image: Option<&str>, set: &Value) -> Settings {
-    let inits = set.pointer("/spec/template/spec/initContainers").and_then(Value::as_array).into_iter().flatten();
-    let mut written =
-        inits.filter(|c| c.get("name").and_then(Value::as_str) == Some(names::INIT)).filter_map(|c| c.get("image")?.as_str());
-    let image = image.or_else(|| written.next()).unwrap_or(concat!("stateful-guardian:", env!("CARGO_PKG_VERSION")));
-    Settings { image: image.to_owned() }
-}
-
-/// The name of an object.
-pub(super) fn name(object: &Value) -> &str {
-    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
-}
-
-impl From<PartialObjectMeta<Namespace>> for Place {
-    fn from(namespace: PartialObjectMeta<Namespace>) -> Self {
-        Self {
-            enabled: namespace.labels().get(names::ENABLED).is_some_and(|enabled| enabled == "true"),
-            hold: namespace.annotations().get(names::HOLD).cloned(),
-            name: namespace.name_any(),
-        }
     }
 }

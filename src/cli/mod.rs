@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod completion;
 mod controller;
+mod dashboard;
 mod diff;
 mod eject;
 mod enable;
@@ -49,6 +50,7 @@ enum Command {
     Explain(explain::Args),
     Status(status::Args),
     History(history::Args),
+    Dashboard(dashboard::Args),
     Audit(audit::Args),
     Check(check::Args),
     Enable(enable::EnableArgs),
@@ -109,6 +111,7 @@ impl Cli {
             Command::Explain(args) => finish(explain::run(&args)),
             Command::Status(args) => finish(status::run(&args)),
             Command::History(args) => finish_or(history::run(&args), history::HistoryError::is_usage),
+            Command::Dashboard(args) => finish(dashboard::run(&args)),
             Command::Check(args) => finish(check::run(&args)),
             Command::Audit(args) => finish_or(audit::run(&args), audit::AuditError::is_usage),
             Command::Enable(args) => finish(enable::enable(&args)),

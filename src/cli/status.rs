@@ -1,16 +1,18 @@
 //! `guardian status`: which sets are guarded, by what, what waits for their next template change, and what goes on in their pods.
 
-mod running;
-
+use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 
-use guardian_core::standing::{self, Standing, State};
+use guardian_core::ledger;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::cluster::{self, Cluster, ClusterError, Place, Progress};
+use super::cluster::{self, Cluster, ClusterError, Progress};
 use super::diff;
 use super::table::{self, Output};
-use running::Running;
+use crate::known::{self, Kept, Pod, Set};
 
 /// Show how StatefulSets and their pods are: guarded, pending, awaiting approval, on hold; roles, failures, what goes on
 ///
@@ -48,29 +50,16 @@ pub(super) enum StatusError {
     Output(#[from] io::Error),
 }
 
-/// A set, and how it stands; or why that cannot be told.
-struct Row {
-    set: Value,
-    standing: Result<Standing, String>,
-}
-
-/// A namespace and its sets.
-struct Shown {
-    place: Place,
-    rows: Vec<Row>,
-    running: Running,
-}
-
-/// Namespaces, and what cannot be told of them.
-type Found = (Vec<Shown>, Vec<String>);
+/// Sets, and what cannot be told of them.
+type Found = (Vec<Set>, Vec<String>);
 
 pub(super) fn run(args: &Args) -> Result<(), StatusError> {
-    let (shown, problems) = cluster::run(async |cluster| look(args, &cluster).await)?;
+    let (sets, problems) = cluster::run(async |cluster| look(args, &cluster).await)?;
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     match args.output {
-        Output::Table => text(&mut out, args.set.is_some(), &shown, &problems)?,
-        Output::Json => writeln!(out, "{:#}", document(&shown, &problems))?,
-        Output::Yaml => writeln!(out, "{}", diff::yaml(&document(&shown, &problems))?.trim_end())?,
+        Output::Table => text(&mut out, args.set.is_some(), &sets, &problems)?,
+        Output::Json => writeln!(out, "{:#}", document(&sets, &problems))?,
+        Output::Yaml => writeln!(out, "{}", diff::yaml(&document(&sets, &problems))?.trim_end())?,
     }
     Ok(())
 }
@@ -96,33 +85,33 @@ async fn look(args: &Args, cluster: &Cluster) -> Result<Found, StatusError> {
             None => cluster.sets(&place.name).await?,
         };
         let policies = cluster.policies(&place.name, approvals.as_ref()).await?;
-        let running = Running::read(cluster, &place.name).await?;
-        let rows = sets.into_iter().map(|set| {
-            let settings = cluster::settings(image.as_deref(), &set);
-            let standing = standing::of_stored(&set, &place.name, &policies.snapshot, &settings);
-            Row { set, standing: standing.map_err(|error| error.to_string()) }
-        });
-        let rows: Vec<Row> = rows.collect();
-        problems.extend(rows.iter().filter_map(|row| running.of(&row.set).problem.cloned()));
-        shown.push(Shown { rows, place, running });
+        let pods = known::by_set(&cluster.pods(&place.name).await?);
+        let ledgers: BTreeMap<String, ConfigMap> =
+            cluster.ledgers(&place.name).await?.into_iter().map(|map| (map.name_any(), map)).collect();
+        for set in &sets {
+            let standing = known::standing(set, &place.name, &policies, image.as_deref());
+            let ledger = ledgers.get(&ledger::name_for(cluster::name(set))).map(|map| Arc::new(Kept::read(map)));
+            let set = Set::of(&place, set, standing, &pods, ledger);
+            problems.extend(set.problem().cloned());
+            shown.push(set);
+        }
         problems.extend(policies.problems);
     }
     Ok((shown, problems))
 }
 
-fn text(out: &mut impl Write, with_pods: bool, shown: &[Shown], problems: &[String]) -> io::Result<()> {
+fn text(out: &mut impl Write, with_pods: bool, sets: &[Set], problems: &[String]) -> io::Result<()> {
     for problem in problems {
         anstream::eprintln!("Warning: {problem}");
     }
-    let rows: Vec<[String; 9]> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.cells(shown))).collect();
-    if rows.is_empty() {
+    if sets.is_empty() {
         anstream::eprintln!("no StatefulSet");
         return Ok(());
     }
+    let rows: Vec<[String; 9]> = sets.iter().map(cells).collect();
     let headings = ["NAMESPACE", "SET", "STATE", "READY", "POLICY", "WRITTEN", "IN FORCE", "LAST FAILURE", "BECAUSE"];
     table::write(out, headings, &rows)?;
-    let pods = shown.iter().flat_map(|shown| shown.rows.iter().flat_map(|row| shown.running.of(&row.set).rows()));
-    let pods: Vec<[String; 5]> = pods.collect();
+    let pods: Vec<[String; 5]> = sets.iter().flat_map(|set| set.pods.iter().map(|pod| pod_cells(set, pod))).collect();
     if with_pods && !pods.is_empty() {
         writeln!(out)?;
         table::write(out, ["POD", "READY", "ROLE", "RESTARTS", "GOING ON"], &pods)?;
@@ -130,89 +119,41 @@ fn text(out: &mut impl Write, with_pods: bool, shown: &[Shown], problems: &[Stri
     Ok(())
 }
 
-fn document(shown: &[Shown], problems: &[String]) -> Value {
-    let sets: Vec<Value> = shown.iter().flat_map(|shown| shown.rows.iter().map(|row| row.document(shown))).collect();
-    json!({"sets": sets, "problems": problems})
+fn document(sets: &[Set], problems: &[String]) -> Value {
+    json!({"sets": sets.iter().map(Set::document).collect::<Vec<_>>(), "problems": problems})
 }
 
-impl Row {
-    /// The state, or why there is none: in a namespace that is not enabled nothing is written, whatever its policies say.
-    fn state(&self, place: &Place) -> String {
-        match &self.standing {
-            Err(_) => "Unreadable".to_owned(),
-            Ok(_) if !place.enabled => "NotEnabled".to_owned(),
-            Ok(standing) => format!("{:?}", standing.state),
-        }
-    }
+fn cells(set: &Set) -> [String; 9] {
+    let or_dash = |text: Option<&String>| text.map_or_else(|| "-".to_owned(), Clone::clone);
+    let hold = set.hold().map(|reason| format!("on hold: {reason}"));
+    let because = [hold, Some(set.because()).filter(|because| !because.is_empty())];
+    [
+        set.place.name.clone(),
+        set.name.clone(),
+        set.state(),
+        set.readiness(),
+        or_dash(set.policy()),
+        or_dash(set.written()),
+        or_dash(set.in_force()),
+        set.last_failure().map_or_else(
+            || "-".to_owned(),
+            |last| {
+                let (at, verdict) = (last.at.strftime("%Y-%m-%dT%H:%M:%SZ"), last.verdict.as_str());
+                format!("{at} {} {}, {} {verdict}", last.pod, last.reason, last.hook)
+            },
+        ),
+        because.into_iter().flatten().collect::<Vec<_>>().join("; "),
+    ]
+}
 
-    fn because(&self, place: &Place) -> String {
-        match &self.standing {
-            Err(error) => error.clone(),
-            Ok(standing) if !place.enabled && standing.record.is_some() => {
-                "the namespace is not enabled; what was written stays and works alone".to_owned()
-            }
-            Ok(_) if !place.enabled => "the namespace is not enabled".to_owned(),
-            Ok(standing) => standing.because(),
-        }
-    }
-
-    /// The set's own hold, or its namespace's.
-    fn hold<'r>(&'r self, place: &'r Place) -> Option<&'r String> {
-        let own = self.standing.as_ref().ok().and_then(|standing| standing.hold.as_ref());
-        own.or(place.hold.as_ref())
-    }
-
-    fn cells(&self, shown: &Shown) -> [String; 9] {
-        let (place, doing) = (&shown.place, shown.running.of(&self.set));
-        let standing = self.standing.as_ref().ok();
-        let written = standing.and_then(|s| s.record.as_ref());
-        let in_force = standing.and_then(|s| s.policy.as_ref());
-        let guards = in_force.or_else(|| standing.and_then(|s| s.awaits.as_ref()));
-        let dash = || "-".to_owned();
-        let hold = self.hold(place).map(|reason| format!("on hold: {reason}"));
-        let because = [hold, Some(self.because(place)).filter(|because| !because.is_empty())];
-        [
-            place.name.clone(),
-            cluster::name(&self.set).to_owned(),
-            self.state(place),
-            doing.readiness(),
-            guards.map(|(name, _)| name).or(written.map(|record| &record.policy)).cloned().unwrap_or_else(dash),
-            written.map_or_else(dash, |record| record.revision.clone()),
-            in_force.map_or_else(dash, |(_, revision)| revision.clone()),
-            doing.last_failure().map_or_else(dash, |last| {
-                format!(
-                    "{} {} {}, {} {}",
-                    last.at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    last.pod,
-                    last.reason,
-                    last.hook,
-                    last.verdict.as_str()
-                )
-            }),
-            because.into_iter().flatten().collect::<Vec<_>>().join("; "),
-        ]
-    }
-
-    fn document(&self, shown: &Shown) -> Value {
-        let (place, standing) = (&shown.place, self.standing.as_ref().ok());
-        let mut document = json!({
-            "namespace": place.name,
-            "name": cluster::name(&self.set),
-            "state": self.state(place),
-            "because": self.because(place),
-            "policy": standing.and_then(|s| s.policy.as_ref()).map(|(name, _)| name),
-            "revision": standing.and_then(|s| s.policy.as_ref()).map(|(_, revision)| revision),
-            "awaits": standing.and_then(|s| s.awaits.as_ref()).map(|(name, revision)| json!({"policy": name, "revision": revision})),
-            "recorded": standing
-                .and_then(|s| s.record.as_ref())
-                .map(|record| json!({"policy": record.policy, "revision": record.revision})),
-            "hold": self.hold(place),
-            "pending": standing.is_some_and(|s| place.enabled && matches!(s.state, State::Pending | State::Unguarded | State::Leaving)),
-            "warnings": standing.map(|s| s.warnings.as_slice()).unwrap_or_default(),
-        });
-        if let Value::Object(members) = &mut document {
-            members.extend(shown.running.of(&self.set).document().into_iter().map(|(key, value)| (key.to_owned(), value)));
-        }
-        document
-    }
+/// Name, ready, role, restarts, and what goes on in it.
+fn pod_cells(set: &Set, pod: &Pod) -> [String; 5] {
+    let dash = || "-".to_owned();
+    [
+        pod.name.clone(),
+        if pod.ready { "yes" } else { "no" }.to_owned(),
+        pod.role.clone().unwrap_or_else(dash),
+        pod.restarts.to_string(),
+        set.going_on(&pod.name).unwrap_or_else(dash),
+    ]
 }

@@ -55,6 +55,7 @@ pub use clock::Clock;
 pub use exec::{Exec, ExecError, Heard, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
+pub(crate) use record::REPORTER;
 pub use runs::Bounds;
 pub use samples::Samples;
 

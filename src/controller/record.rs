@@ -19,7 +19,7 @@ use super::api::call;
 use super::clock::Clock;
 
 /// `reportingController` of our Events.
-const REPORTER: &str = "stateful-guardian.io/controller";
+pub(crate) const REPORTER: &str = "stateful-guardian.io/controller";
 /// Most bytes of an Event's note (events.k8s.io/v1).
 const MAX_NOTE: usize = 1024;
 

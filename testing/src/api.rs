@@ -33,7 +33,7 @@ pub struct Api {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(crate) struct Inner {
     world: World,
     calls: Vec<Call>,
     by_number: BTreeMap<usize, Fault>,
@@ -44,6 +44,8 @@ struct Inner {
     scenes: VecDeque<Scene>,
     /// Pod and request of each of them, in order.
     executed: Vec<(String, RunRequest)>,
+    /// Resources that nobody may touch.
+    pub(crate) forbidden: BTreeSet<String>,
 }
 
 /// A call that came.
@@ -93,6 +95,25 @@ impl Api {
         drop(inner);
         self.version.send_if_modified(|seen| std::mem::replace(seen, version) != version);
         result
+    }
+
+    /// Makes an object, or puts it in the place of the one that is there. It has no need to say its own name and namespace.
+    pub fn put(&self, api_version: &str, plural: &str, namespace: &str, name: &str, object: &Value) {
+        let key = Resource::new(api_version, plural).named(namespace, name);
+        let now = self.clock.now();
+        self.world(|world| {
+            let replaced = world.edit(&key, |stored| {
+                let before = std::mem::replace(stored, object.clone());
+                stored["metadata"]["name"] = json!(name);
+                stored["metadata"]["namespace"] = json!(namespace);
+                for own in ["resourceVersion", "uid", "creationTimestamp"] {
+                    stored["metadata"][own] = before["metadata"][own].clone();
+                }
+            });
+            if !replaced {
+                world.create(&key, object.clone(), now).map(drop).expect("a new object");
+            }
+        });
     }
 
     /// Waits for the next change of the world, or of what goes on in its pods.
@@ -177,7 +198,7 @@ impl Api {
         Duration::from_millis(1 + self.lock().calls.len() as u64 * 5 % 7)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -273,8 +294,9 @@ impl Api {
                     _ = w.versions.changed() => {}
                     () = tokio::time::sleep_until(w.end) => {
                         w.over = true;
-                        let kind = json!({"metadata": {"resourceVersion": w.seen.to_string()}});
-                        return Some((line("BOOKMARK", &kind), w));
+                        let version = &w.asked.resource.api_version;
+                        let bookmark = json!({"apiVersion": version, "kind": "Bookmark", "metadata": {"resourceVersion": w.seen.to_string()}});
+                        return Some((line("BOOKMARK", &bookmark), w));
                     }
                 }
             }
@@ -304,6 +326,12 @@ impl Process {
         let name = asked.key.as_ref().map(|key| key.name.clone()).unwrap_or_default();
         let fault = self.api.enter(Call { process: self.name.clone(), kind: asked.kind(), name });
         tokio::time::sleep(self.api.latency()).await;
+        if let Some(refusal) = self.api.refusal(&asked) {
+            return Ok(refusal);
+        }
+        if asked.subresource == "proxy" {
+            return Ok(self.api.proxied(&asked));
+        }
         if asked.subresource == "log" {
             return Ok(self.api.log(&asked));
         }
@@ -386,6 +414,16 @@ impl Asked {
 
     pub(crate) fn query(&self, name: &str) -> &str {
         self.query.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    /// As rights name it: `pods`, `pods/proxy`.
+    pub(crate) fn resource_and_subresource(&self) -> String {
+        let plural = &self.resource.plural;
+        if self.subresource.is_empty() { plural.clone() } else { format!("{plural}/{}", self.subresource) }
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     fn kind(&self) -> String {

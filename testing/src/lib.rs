@@ -14,6 +14,7 @@ mod exec;
 mod fault;
 mod log;
 mod owner;
+mod rights;
 mod runner;
 mod serve;
 mod stage;
