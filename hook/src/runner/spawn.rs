@@ -15,8 +15,8 @@ use rustix::fs::{Access, Mode, OFlags, access, open};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_child_subreaper, set_parent_process_death_signal, setrlimit,
-    setsid,
+    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getppid, getrlimit, set_child_subreaper, set_parent_process_death_signal,
+    setrlimit, setsid, waitpid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -98,7 +98,11 @@ impl Program {
                 drop(writer);
                 match read_failure(&reader) {
                     None => Ok(pid),
-                    Some((index, errno)) => Err(self.failure(index, errno)),
+                    Some((index, errno)) => {
+                        // It is about to leave. Were the runner gone before, it would be left to the application's process 1.
+                        while matches!(waitpid(Some(pid), WaitOptions::empty()), Err(Errno::INTR)) {}
+                        Err(self.failure(index, errno))
+                    }
                 }
             }
             _ => Err(failed("fork", last_error())),
