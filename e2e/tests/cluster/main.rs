@@ -15,6 +15,7 @@ mod policies;
 mod readiness;
 mod rejoin;
 mod run;
+mod rules;
 mod stops;
 mod templates;
 mod traffic;
