@@ -19,8 +19,7 @@ use super::page::{self, Page};
 use super::view::View;
 use crate::controller::Clock;
 
-/// Pages that are kept current at once. Each is made anew when something changes, at most once a second: a page of 100 sets in about a
-/// millisecond, so 16 cost 2 % of a processor.
+/// Pages that are kept current at once. Each is made anew when something changes, at most once a second: 16 pages a second.
 pub(super) const VIEWERS: usize = 16;
 
 /// Somebody who asks before everything was read waits so long at most.

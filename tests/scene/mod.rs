@@ -246,7 +246,7 @@ impl Scene {
         ];
         let episodes = json!({"start-2": {
             "scenario": "start", "hook": "rejoin", "scope": {"pod": "u"}, "reason": "OOMKilled", "why": oom, "pod": "redis-2", "ordinal": 2,
-            "opened": self.ago(5.0), "attempts": 2, "next": self.ago(-0.5),
+            "opened": self.ago(5.0), "attempts": 2, "next": self.ago(-4.0),
         }});
         self.ledger("redis", &episodes, &json!({}), &records);
         let records = [
