@@ -258,6 +258,9 @@ impl Runner {
         if uid != order.request.pod_uid {
             return Ok(outcome(order, RunResult::Refused { why: Refusal::OtherPod { uid } }, Duration::ZERO));
         }
+        if let Some(message) = order.request.fault() {
+            return Ok(outcome(order, RunResult::Refused { why: Refusal::BadRequest { message } }, Duration::ZERO));
+        }
         let claim = self.claim(order, &uid, &container_id);
         if claim.container_id != container_id && Instant::now() < claim.ends {
             return Ok(outcome(order, RunResult::Interrupted, Duration::ZERO));

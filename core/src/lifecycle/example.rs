@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guardian_hook::protocol::{Outcome, PROTOCOL, RunResult, Tail};
+use guardian_hook::protocol::{Outcome, PROTOCOL, RunResult, Tail, valid_run_id};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Container, Decision, Departed, Observed, Pod, RunEnd, Set, Step, Terminated, Volume, decide};
@@ -191,7 +191,8 @@ impl Example {
             if let Step::Recreate { pod, .. } = step {
                 self.evicted.push(pod.clone());
             }
-            if let Step::Run { run, .. } = step {
+            if let Step::Run { run, run_id, .. } = step {
+                assert!(valid_run_id(run_id), "a runner refuses {run_id}");
                 self.told_runs.push((run.hook.clone(), run.pod.clone()));
             }
             let Some(run) = step.starts() else { continue };

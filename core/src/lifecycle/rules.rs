@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
 
 use super::attempt::{self, Course, Progress, later, step};
 use super::decide::{Next, Scenario, View};
@@ -35,6 +36,14 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 #[must_use]
 pub fn rule_key(rule: &str, pod_uid: &str) -> String {
     format!("{rule}/{pod_uid}")
+}
+
+/// What the ids of its episodes begin with. A rule that sets in again gets others: a runner never starts anything twice under one id. They are short, since the name of a task
+/// comes before them in the id of a run, which has 100 characters at most.
+fn subject(key: &str, fired: &Fired) -> String {
+    let digest = Sha256::digest(format!("{key} {}", fired.since.as_millisecond()));
+    let digits: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("{NAME}-{digits}-")
 }
 
 fn next(view: &View<'_>) -> Vec<Next> {
@@ -100,7 +109,7 @@ fn sets_in(view: &View<'_>, rule: &Rule, pod: &Pod, left: &mut usize) -> Option<
 
 /// A rule that has set in: what is to be done next?
 fn go_on(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>, pod: Option<&Pod>) -> Option<Next> {
-    let busy = view.ledger.episodes.keys().any(|id| id.starts_with(&format!("{NAME}-{key}-")));
+    let busy = view.ledger.episodes.keys().any(|id| id.starts_with(&subject(key, fired)));
     let Some(pod) = pod.filter(|pod| !pod.terminating) else {
         // With the pod goes what was done to it.
         let record = record(view, fired, "is over", Verdict::Noted, "the pod is gone");
@@ -158,7 +167,7 @@ fn act(view: &View<'_>, key: &str, fired: &Fired, action: &Action, pod: &Pod) ->
             return Some(skip(view, key, fired, "is not acted on by this version"));
         }
     };
-    run(view, &format!("{NAME}-{key}-{}", fired.actions), fired, &hook, pod)
+    run(view, &format!("{}do{}", subject(key, fired), fired.actions), fired, &hook, pod)
         .or_else(|| Some(skip(view, key, fired, &format!("{hook} cannot run there now"))))
 }
 
@@ -190,7 +199,7 @@ fn undo(view: &View<'_>, key: &str, fired: &Fired, pod: &Pod) -> Next {
         return change(key, RuleChange::Forgotten, None);
     };
     let hook = format!("tasks.{task}");
-    run(view, &format!("{NAME}-{key}-undo-{}", fired.undone), fired, &hook, pod).unwrap_or_else(|| {
+    run(view, &format!("{}undo{}", subject(key, fired), fired.undone), fired, &hook, pod).unwrap_or_else(|| {
         let record = record(view, fired, "is not undone", Verdict::Failed, &format!("{hook} cannot run there"));
         change(key, RuleChange::Acted { at: view.now, shed: None, ran: false }, Some(record))
     })
@@ -226,8 +235,9 @@ fn advance(course: &Course<'_>) -> Option<Next> {
         Progress::On(next) => return Some(next),
         Progress::Over(over) => over,
     };
-    let key = course.view.ledger.rules.keys().find(|key| course.id.starts_with(&format!("{NAME}-{key}-"))).cloned();
-    let settles = key.map_or(Settles::Nothing, |key| Settles::Rule { key, at: course.view.now });
+    let mut rules = course.view.ledger.rules.iter();
+    let of = rules.find(|(key, fired)| course.id.starts_with(&subject(key, fired)));
+    let settles = of.map_or(Settles::Nothing, |(key, _)| Settles::Rule { key: key.clone(), at: course.view.now });
     Some(step(Step::Close { episode_id: course.id.to_owned(), record: over.record, settles }))
 }
 

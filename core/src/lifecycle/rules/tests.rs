@@ -103,6 +103,19 @@ fn a_rule_takes_its_actions_in_order_and_undoes_them_when_it_is_over() {
     }
 }
 
+/// A runner never starts anything twice under one id.
+#[test]
+fn a_rule_that_sets_in_again_runs_its_tasks_again_under_ids_of_their_own() {
+    let mut example = example(&MEMORY.replace("do: [shed, {run: throttle}]", "do: [{run: throttle}]"));
+    for _ in 0..2 {
+        example.uses(1, 90.0, 60);
+        example.uses(1, 70.0, 90);
+        example.later(600);
+    }
+    let once = ["tasks.throttle redis-1", "tasks.unthrottle redis-1"];
+    assert_eq!(example.hooks(), [once, once].concat());
+}
+
 #[test]
 fn a_value_between_the_two_bounds_neither_sets_in_nor_ends() {
     let mut example = example(MEMORY);
