@@ -32,7 +32,6 @@ fn at(address: &str) -> Browser {
 }
 
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn each_page_loads_with_its_style_and_script_and_nothing_is_said_on_the_console() {
     let scene = Scene::new();
     let dashboard = scene.dashboard(&[]);
@@ -52,7 +51,6 @@ fn each_page_loads_with_its_style_and_script_and_nothing_is_said_on_the_console(
 }
 
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn what_changes_is_seen_without_a_reload_and_the_focus_stays() {
     let scene = Scene::new();
     let dashboard = scene.dashboard(&[]);
@@ -78,7 +76,6 @@ fn what_changes_is_seen_without_a_reload_and_the_focus_stays() {
 }
 
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn the_keyboard_reaches_everything_and_the_focus_can_be_seen() {
     let scene = Scene::new();
     let dashboard = scene.dashboard(&[]);
@@ -119,7 +116,6 @@ const CONTRAST: &str = "(() => { \
     return told.sort((a, b) => a[0] - b[0])[0]; })()";
 
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn it_is_readable_in_the_light_and_in_the_dark() {
     let scene = Scene::new();
     let dashboard = scene.dashboard(&[]);
@@ -139,7 +135,6 @@ fn it_is_readable_in_the_light_and_in_the_dark() {
 }
 
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn at_400_pixels_nothing_has_to_be_scrolled_sideways() {
     let scene = Scene::new();
     let long = "a-message-without-any-blank-".repeat(20);
@@ -163,7 +158,6 @@ fn at_400_pixels_nothing_has_to_be_scrolled_sideways() {
 
 /// Draws the pictures of docs/dashboard.md, into the folder that SCREENSHOTS names.
 #[test]
-#[ignore = "needs Chromium: make browser"]
 fn pictures() {
     let Ok(folder) = std::env::var("SCREENSHOTS") else { return };
     let scene = Scene::new();

@@ -2,33 +2,23 @@
 //!
 //! A typed Pod in a cache takes about 51 kB; one of these about 3 kB. Only these fields are ever read, and nothing of it is written back.
 
+mod around;
+
 use std::collections::BTreeMap;
 
 use guardian_core::lifecycle::{self, Departed};
 use guardian_core::names;
-use guardian_core::policy::Selector;
 use guardian_core::stop::{Leaving, Owner};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
-use k8s_openapi::api::core::v1::{
-    Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod, Service as CoreService,
-};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget as CoreBudget;
+use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::SetKey;
 use super::stops::Stopping;
-
-/// Labels that the pods of one set do not have in common.
-const PER_POD: [&str; 5] = [
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-    "controller-revision-hash",
-    names::ROLE,
-    names::SERVING,
-];
+pub(super) use around::{Budget, Service};
 
 /// A guarded pod.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -171,44 +161,6 @@ struct Template {
 #[resource(inherit = "CoreClaim")]
 pub(super) struct Claim {
     pub(super) metadata: ObjectMeta,
-}
-
-/// A PodDisruptionBudget.
-#[derive(Clone, Debug, Deserialize, kube::Resource)]
-#[resource(inherit = "CoreBudget")]
-pub(super) struct Budget {
-    pub(super) metadata: ObjectMeta,
-    #[serde(default)]
-    spec: BudgetSpec,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct BudgetSpec {
-    #[serde(default)]
-    selector: Value,
-    #[serde(default)]
-    max_unavailable: Value,
-}
-
-/// A Service.
-#[derive(Clone, Debug, Deserialize, kube::Resource)]
-#[resource(inherit = "CoreService")]
-pub(super) struct Service {
-    pub(super) metadata: ObjectMeta,
-    #[serde(default)]
-    spec: ServiceSpec,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceSpec {
-    #[serde(default)]
-    selector: BTreeMap<String, String>,
-    #[serde(rename = "clusterIP", default)]
-    cluster_ip: String,
-    #[serde(default)]
-    publish_not_ready_addresses: bool,
 }
 
 /// `spec.ordinals` (KEP-3335).
@@ -404,58 +356,6 @@ impl Claim {
             uid: metadata.uid.clone()?,
             created: metadata.creation_timestamp.as_ref()?.0,
             is_member: mark.is_some_and(|of| of == set),
-        })
-    }
-}
-
-impl Budget {
-    /// Drops what is never read.
-    pub(super) fn slim(&mut self) {
-        keep(&mut self.metadata, &[names::BUDGET], &[]);
-        self.metadata.owner_references = None;
-    }
-
-    /// As the core sees it; `None` where it is not ours for this set, and selects none of its pods.
-    pub(super) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Budget> {
-        let (metadata, name) = (&self.metadata, self.metadata.name.clone()?);
-        let is_marked = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::BUDGET));
-        let is_ours = is_marked && set.metadata.name.as_deref().is_some_and(|set| name == lifecycle::budget_name(set));
-        let selects = || {
-            // What each pod has of its own may be what the selector wants, at some time.
-            let selector = Selector::read(&self.spec.selector)?.without(&PER_POD);
-            Some(selector.matches(&set.spec.template.metadata.labels))
-        };
-        (is_ours || selects() == Some(true)).then_some(lifecycle::Budget {
-            name,
-            uid: metadata.uid.clone()?,
-            version: metadata.resource_version.clone()?,
-            is_ours,
-            max_unavailable: self.spec.max_unavailable.as_u64(),
-        })
-    }
-}
-
-impl Service {
-    /// Drops what is never read.
-    pub(super) fn slim(&mut self) {
-        keep(&mut self.metadata, &[], &[]);
-        self.metadata.owner_references = None;
-    }
-
-    /// As the core sees it; `None` where it selects no pod of the set.
-    pub(super) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Service> {
-        let (metadata, spec) = (&self.metadata, &self.spec);
-        let selector = Selector { labels: spec.selector.clone(), requirements: Vec::new() }.without(&PER_POD);
-        if spec.selector.is_empty() || !selector.matches(&set.spec.template.metadata.labels) {
-            return None;
-        }
-        let name = metadata.name.clone()?;
-        Some(lifecycle::Service {
-            uid: metadata.uid.clone()?,
-            version: metadata.resource_version.clone()?,
-            asks: spec.selector.contains_key(names::SERVING),
-            names_pods: spec.cluster_ip == "None" || spec.publish_not_ready_addresses || name == set.spec.service_name,
-            name,
         })
     }
 }

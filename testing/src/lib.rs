@@ -19,6 +19,7 @@ mod runner;
 mod serve;
 mod stage;
 mod sweep;
+mod traffic;
 mod workload;
 
 pub use api::{Api, Call};

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use guardian_hook::protocol::Usage;
 use guardian_testing::{Fault, Stage};
-use serde_json::json;
 use tokio::time::sleep;
 
 const POLICY: &str = "\
@@ -38,16 +37,7 @@ async fn serving(stage: &Stage, policy: &str) {
     for pod in ["redis-0", "redis-1"] {
         stage.runner.measures(pod, "clients", "10");
     }
-    stage.enable();
-    stage.apply_policy(policy);
-    stage.apply_set(0);
-    stage.label_template(true);
-    stage.change_set(2, "r1");
-    [0, 1].into_iter().for_each(|ordinal| stage.new_pod(ordinal, "r1"));
-    stage.endpoints("clients", &[0, 1], None);
-    stage.apply_service("clients", &json!({}));
-    stage.until("the Service asks for the label", |s| s.asks("clients")).await;
-    stage.until_settled().await;
+    stage.serving_set(policy).await;
 }
 
 fn tasks(stage: &Stage) -> Vec<String> {

@@ -27,20 +27,6 @@ selector: {matchLabels: {app: redis}}
 hooks: {rejoin: {command: [rejoin]}}
 ";
 
-/// Two pods from a template with the label, and a Service that sends to them.
-async fn serving(stage: &Stage, policy: &str) {
-    stage.enable();
-    stage.apply_policy(policy);
-    stage.apply_set(0);
-    stage.label_template(true);
-    stage.change_set(2, "r1");
-    [0, 1].into_iter().for_each(|ordinal| stage.new_pod(ordinal, "r1"));
-    stage.endpoints("clients", &[0, 1], None);
-    stage.apply_service("clients", &json!({}));
-    stage.until("the Service asks for the label", |s| s.asks("clients")).await;
-    stage.until_settled().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_service_asks_for_the_label_once_all_pods_have_it_and_as_long_as_they_do() {
     let stage = Stage::new();
@@ -108,7 +94,7 @@ async fn a_service_that_sends_elsewhere_too_or_names_pods_is_left_alone_and_that
 async fn a_pod_is_shed_for_its_time_drained_once_and_serves_again() {
     let stage = Stage::new();
     let script = async {
-        serving(&stage, DRAINS).await;
+        stage.serving_set(DRAINS).await;
         stage.ask_shed(1, Some(300));
         stage.until("it is shed", |s| s.serving() == ["true", "false"]).await;
         stage.until("it is drained", |s| s.hooks() == ["drain redis-1"] && s.is_settled()).await;
@@ -126,7 +112,7 @@ async fn a_pod_is_shed_for_its_time_drained_once_and_serves_again() {
 }
 
 async fn swept(stage: &Stage) {
-    serving(stage, DRAINS).await;
+    stage.serving_set(DRAINS).await;
     stage.ask_shed(1, Some(60));
     stage.until("it is shed", |s| s.serving() == ["true", "false"]).await;
     stage.until("it is drained", |s| s.hooks().len() == 1 && s.is_settled()).await;

@@ -1,0 +1,112 @@
+//! What stands around a set and selects its pods: Services and PodDisruptionBudgets.
+
+use std::collections::BTreeMap;
+
+use guardian_core::policy::Selector;
+use guardian_core::{lifecycle, names};
+use k8s_openapi::api::core::v1::Service as CoreService;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget as CoreBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{StatefulSet, keep};
+
+/// Labels that the pods of one set do not have in common.
+const PER_POD: [&str; 5] = [
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "controller-revision-hash",
+    names::ROLE,
+    names::SERVING,
+];
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreBudget")]
+pub(in crate::controller) struct Budget {
+    pub(in crate::controller) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: BudgetSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct BudgetSpec {
+    #[serde(default)]
+    selector: Value,
+    #[serde(default)]
+    max_unavailable: Value,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreService")]
+pub(in crate::controller) struct Service {
+    pub(in crate::controller) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceSpec {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(rename = "clusterIP", default)]
+    cluster_ip: String,
+    #[serde(default)]
+    publish_not_ready_addresses: bool,
+}
+
+impl Budget {
+    /// Drops what is never read.
+    pub(in crate::controller) fn slim(&mut self) {
+        keep(&mut self.metadata, &[names::BUDGET], &[]);
+        self.metadata.owner_references = None;
+    }
+
+    /// As the core sees it; `None` where it is not ours for this set, and selects none of its pods.
+    pub(in crate::controller) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Budget> {
+        let (metadata, name) = (&self.metadata, self.metadata.name.clone()?);
+        let is_marked = metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::BUDGET));
+        let is_ours = is_marked && set.metadata.name.as_deref().is_some_and(|set| name == lifecycle::budget_name(set));
+        let selects = || {
+            // What each pod has of its own may be what the selector wants, at some time.
+            let selector = Selector::read(&self.spec.selector)?.without(&PER_POD);
+            Some(selector.matches(&set.spec.template.metadata.labels))
+        };
+        (is_ours || selects() == Some(true)).then_some(lifecycle::Budget {
+            name,
+            uid: metadata.uid.clone()?,
+            version: metadata.resource_version.clone()?,
+            is_ours,
+            max_unavailable: self.spec.max_unavailable.as_u64(),
+        })
+    }
+}
+
+impl Service {
+    /// Drops what is never read.
+    pub(in crate::controller) fn slim(&mut self) {
+        keep(&mut self.metadata, &[], &[]);
+        self.metadata.owner_references = None;
+    }
+
+    /// As the core sees it; `None` where it selects no pod of the set.
+    pub(in crate::controller) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Service> {
+        let (metadata, spec) = (&self.metadata, &self.spec);
+        let selector = Selector { labels: spec.selector.clone(), requirements: Vec::new() }.without(&PER_POD);
+        if spec.selector.is_empty() || !selector.matches(&set.spec.template.metadata.labels) {
+            return None;
+        }
+        let name = metadata.name.clone()?;
+        Some(lifecycle::Service {
+            uid: metadata.uid.clone()?,
+            version: metadata.resource_version.clone()?,
+            asks: spec.selector.contains_key(names::SERVING),
+            names_pods: spec.cluster_ip == "None" || spec.publish_not_ready_addresses || name == set.spec.service_name,
+            name,
+        })
+    }
+}
