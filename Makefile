@@ -24,11 +24,11 @@ lint: tools ## Format, lints, dependencies, one crypto provider
 	@! cargo tree --workspace --locked --edges normal,build --prefix none | grep -E '^(aws-lc-|openssl |openssl-sys|native-tls)' || { echo "a second crypto provider"; exit 1; }
 
 unit: tools ## Every test that needs no cluster and no browser
-	cargo nextest run --workspace --locked --exclude guardian-e2e -E 'not binary(browser)'
+	cargo nextest run --workspace --locked -E 'not package(guardian-e2e) and not binary(browser)'
 
 browser: tools ## The dashboard in a Chromium, which is installed where it is missing
 	e2e/browser/install.sh
-	cargo nextest run --workspace --locked --exclude guardian-e2e -E 'binary(browser)'
+	cargo nextest run --workspace --locked -E 'binary(browser)'
 
 # Optimised, into a directory of its own: a debug build takes hours for so many.
 properties: ## The properties of admission over 100,000 cases each (`make unit`: 2,000)

@@ -1,13 +1,14 @@
 #!/bin/bash
 # run.sh: the cluster tests. On the cluster that KUBECONFIG names, in which this tree's guardian must be installed already; else on our own,
-# which is brought up, and taken down again if it was not up before; then the thin path on the oldest Kubernetes that is supported.
-# RUN=oldest or RUN=newest runs one half only.
+# which is brought up, and taken down again if it was not up before; and beside that, on the oldest Kubernetes that is supported, the thin path
+# and the rotation, which waits for most of its time. RUN=oldest or RUN=newest runs one half only.
 set -euo pipefail; cd "$(dirname "$0")/.."
 oldest=1.34.4 target=${CARGO_TARGET_DIR:-$PWD/target}
-test_run() { cargo nextest run --locked --package guardian-e2e --profile cluster "$@"; }
-alone="binary(alone)"
-all() { test_run -E 'not binary(alone)' && test_run -E "$alone" --test-threads 1; }
-thin_path() { test_run -E 'test(tutorial::)'; }
+# The whole workspace, of which one package's tests are run: the features, and so what is compiled, are those of `make unit`.
+test_run() { cargo nextest run --locked --workspace --profile cluster -E "package(guardian-e2e) and ($1)" "${@:2}"; }
+alone="binary(alone)" rotation="test(alone_certificates_are_rotated)"
+all() { test_run "not binary(alone)" && test_run "$alone" --test-threads 1; }
+thin_path() { test_run "test(tutorial::) or $rotation"; }
 
 # Runs TESTS on our own cluster, in a subshell: what it puts into the environment ends with it.
 on_our_cluster() (                                   # tests
@@ -22,7 +23,29 @@ on_our_cluster() (                                   # tests
   "$1"
 )
 
-cargo build --locked --bin guardian
+# Beside the other one, which a developer may have up: everything of its own. What it must compile first yields to the tests of the other.
+on_the_oldest() (
+  set -euo pipefail
+  export K8S_VERSION=$oldest STATE=$PWD/.cluster-$oldest CLUSTER=oldest NET=10.98.0 POD_NET=10.243 SVC_NET=10.95
+  nice -n 19 e2e/cluster/install.sh && nice -n 19 e2e/cluster/build.sh
+  on_our_cluster thin_path
+)
+
+both() {
+  local log=$target/oldest.log failed=''
+  set -m                                             # a process group of its own, which can be ended as one
+  on_the_oldest > "$log" 2>&1 & local beside=$!
+  set +m
+  trap 'kill -- -'$beside' 2> /dev/null && wait '$beside EXIT
+  alone="$alone - $rotation"
+  on_our_cluster all || failed="on the newest Kubernetes"
+  wait $beside || failed="$failed on Kubernetes $oldest"
+  trap - EXIT
+  printf '\nBeside it, on Kubernetes %s:\n' $oldest; cat "$log"
+  [ -z "$failed" ] || { echo "run.sh: failed $failed" >&2; return 1; }
+}
+
+cargo test --locked --workspace --no-run --quiet
 export GUARDIAN_BIN=$target/debug/guardian
 if [ -n "${KUBECONFIG:-}" ]; then
   # Whether another cluster's API servers present a certificate to webhooks, and of what name, nobody here knows.
@@ -31,9 +54,9 @@ if [ -n "${KUBECONFIG:-}" ]; then
   exit
 fi
 make --no-print-directory image
-[ "${RUN:-newest}" != newest ] || on_our_cluster all
-# Beside the other one, which a developer may have up: everything of its own.
-if [ "${RUN:-oldest}" = oldest ]; then
-  export K8S_VERSION=$oldest STATE=$PWD/.cluster-$oldest CLUSTER=oldest NET=10.98.0 POD_NET=10.243 SVC_NET=10.95
-  on_our_cluster thin_path
-fi
+case ${RUN:-both} in
+  newest) on_our_cluster all;;
+  oldest) on_the_oldest;;
+  both) both;;
+  *) echo "run.sh: RUN=$RUN: newest or oldest" >&2; exit 2;;
+esac
