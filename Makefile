@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch fmt lint deny unit browser properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,11 +43,15 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-test: fetch lint unit browser cluster-test e2e ## Everything that must pass before a change lands
+test: fetch lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
 
 # In the background: the network works while the processors do.
 fetch:
 	@e2e/cluster/fetch.sh > /dev/null 2>&1 &
+
+# In the background: the proof of the scripts waits for most of its time. `make e2e` waits for it, and says so if it fails.
+image-beside:
+	@nice $(MAKE) --no-print-directory image > /dev/null 2>&1 &
 
 bench: bench-build ## How fast the webhook answers, beside an echo and a webhook in Go: make bench BENCH="--rounds 1 --case 4k --markdown FILE"
 	@$(built)/release/bench-admission admission --guardian $(built)/release/guardian --peer $(built)/bench/peer $(BENCH)
