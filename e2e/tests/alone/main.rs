@@ -6,6 +6,7 @@ mod clients;
 mod drain;
 mod large;
 mod pinning;
+mod priority;
 mod rotation;
 mod writes;
 
