@@ -40,7 +40,10 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule { reason: reason::Start::Preempted, applies: |e| e.disrupted("PreemptionByScheduler") },
     Rule { reason: reason::Start::Drained, applies: |e| e.disrupted("EvictionByEvictionAPI") },
-    Rule { reason: reason::Start::NodeLost, applies: |e| e.disrupted("DeletionByPodGC") },
+    Rule {
+        reason: reason::Start::NodeLost,
+        applies: |e| e.disrupted("DeletionByPodGC") || e.left().is_some_and(|d| d.node_lost),
+    },
     Rule { reason: reason::Start::Evicted, applies: |e| e.disrupted("DeletionByTaintManager") },
     Rule { reason: reason::Start::Evicted, applies: |e| e.disrupted("TerminationByKubelet") },
     Rule { reason: reason::Start::Evicted, applies: |e| e.left().is_some_and(|d| d.reason.as_deref() == Some("Evicted")) },
@@ -49,7 +52,9 @@ const RULES: &[Rule] = &[
     Rule { reason: reason::Start::Unknown, applies: |e| e.of_another_pod() },
     Rule { reason: reason::Start::ScaleOut, applies: |e| e.answered.is_none() && e.container.restarts == 0 && e.scaled_out },
     Rule { reason: reason::Start::FirstStart, applies: |e| e.answered.is_none() && e.container.restarts == 0 },
+    Rule { reason: reason::Start::NodeRebooted, applies: |e| e.on_another_boot() },
     Rule { reason: reason::Start::OOMKilled, applies: |e| e.ended("OOMKilled") },
+    Rule { reason: reason::Start::LivenessFailed, applies: |e| e.container.last.as_ref().is_some_and(|last| last.by_probe) },
     Rule { reason: reason::Start::Completed, applies: |e| e.ended("Completed") },
     Rule { reason: reason::Start::Crash, applies: |e| e.ended("Error") },
 ];
@@ -68,6 +73,12 @@ impl Evidence<'_> {
 
     fn of_another_revision(&self) -> bool {
         self.answered.is_some_and(|a| a.pod_uid != self.pod.uid && !a.revision.is_empty() && a.revision != self.pod.revision)
+    }
+
+    /// The node was started anew since, and the container with it.
+    fn on_another_boot(&self) -> bool {
+        let boot = self.pod.node.as_ref().map(|node| node.boot.as_str()).unwrap_or_default();
+        self.answered.is_some_and(|a| !a.boot.is_empty() && !boot.is_empty() && a.boot != boot)
     }
 
     /// What was last seen of the pod before this one. It need not be the answered one: a pod may have come and gone in between.
@@ -95,6 +106,8 @@ fn sentence(reason: reason::Start, e: &Evidence<'_>) -> String {
         (Start::NodeLost, _) => "the node of the pod before it is gone".to_owned(),
         (Start::Updated, _) => "the pod before it had another revision".to_owned(),
         (Start::Deleted, _) => "the pod before it was deleted".to_owned(),
+        (Start::LivenessFailed, _) => "the kubelet ended the container before it, because its probe failed".to_owned(),
+        (Start::NodeRebooted, _) => "the node of the pod was restarted".to_owned(),
         (_, _) if e.of_another_pod() => "the pod was replaced while nobody looked".to_owned(),
         (_, Some(last)) => ended(last),
         (_, None) => "the container was restarted, and nothing tells why".to_owned(),
@@ -114,6 +127,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::lifecycle::Node;
     use reason::Start as R;
 
     fn pod(uid: &str, revision: &str) -> Pod {
@@ -124,7 +138,8 @@ mod tests {
             revision: revision.into(),
             ip: None,
             ready: true,
-            terminating: false,
+            deleted: None,
+            node: None,
             role: None,
             serving: None,
             shed: None,
@@ -138,12 +153,17 @@ mod tests {
             id: "containerd://c".into(),
             running_since: Some(jiff::Timestamp::UNIX_EPOCH),
             restarts,
-            last: last.map(|(reason, exit_code, signal)| Terminated { reason: reason.into(), exit_code, signal }),
+            last: last.map(|(reason, exit_code, signal)| Terminated {
+                reason: reason.into(),
+                exit_code,
+                signal,
+                ..Terminated::default()
+            }),
         }
     }
 
     fn departed(uid: &str, disruption: Option<&str>, reason: Option<&str>) -> Departed {
-        Departed { uid: uid.into(), disruption: disruption.map(Into::into), reason: reason.map(Into::into) }
+        Departed { uid: uid.into(), disruption: disruption.map(Into::into), reason: reason.map(Into::into), node_lost: false }
     }
 
     fn start(uid: &str, revision: &str) -> Start {
@@ -201,6 +221,63 @@ mod tests {
                 scaled_out: false,
             };
             assert_eq!(classify(&evidence).reason, expected, "{departed:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_went_with_its_silent_node_was_lost_with_it_unless_it_was_sent_away_before() {
+        let rows = [
+            (Some("DeletionByTaintManager"), R::NodeLost),
+            (None, R::NodeLost),
+            (Some("EvictionByEvictionAPI"), R::Drained),
+            (Some("PreemptionByScheduler"), R::Preempted),
+        ];
+        let (pod, container, answered) = (pod("b", "r1"), container(0, None), start("a", "r1"));
+        for (disruption, expected) in rows {
+            let departed = Departed { node_lost: true, ..departed("a", disruption, None) };
+            let evidence = Evidence {
+                pod: &pod,
+                container: &container,
+                answered: Some(&answered),
+                departed: Some(&departed),
+                scaled_out: false,
+            };
+            assert_eq!(classify(&evidence).reason, expected, "{disruption:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_a_probe_has_ended_did_not_crash_however_it_ended() {
+        for (last, expected) in [
+            (("Error", 137, None), R::LivenessFailed),
+            (("Error", 143, None), R::LivenessFailed),
+            (("Completed", 0, None), R::LivenessFailed),
+            (("OOMKilled", 137, None), R::OOMKilled),
+        ] {
+            let mut container = container(1, Some(last));
+            container.last.as_mut().unwrap().by_probe = true;
+            let (pod, answered) = (pod("a", "r1"), start("a", "r1"));
+            let evidence =
+                Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: None, scaled_out: false };
+            assert_eq!(classify(&evidence).reason, expected, "{last:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_came_back_on_another_boot_of_its_node_was_restarted_with_it() {
+        let container = container(1, Some(("Error", 255, None)));
+        for (before, now, expected) in [
+            ("boot-1", "boot-2", R::NodeRebooted),
+            ("boot-1", "boot-1", R::Crash),
+            ("", "boot-2", R::Crash),
+            ("boot-1", "", R::Crash),
+        ] {
+            let mut pod = pod("a", "r1");
+            pod.node = Some(Node { name: "node-1".into(), boot: now.into(), silent_since: None });
+            let answered = Start { boot: before.into(), ..start("a", "r1") };
+            let evidence =
+                Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: None, scaled_out: false };
+            assert_eq!(classify(&evidence).reason, expected, "{before} {now}");
         }
     }
 

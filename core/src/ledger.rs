@@ -6,6 +6,7 @@
 
 mod history;
 mod lasting;
+mod start;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use history::{MAX_RECORD, MAX_RECORDS, Record, Verdict};
-pub use lasting::{Fired, Shed};
+pub use lasting::{Failure, Failures, Fired, Hold, MAX_FAILURES, Shed};
+pub use start::Start;
 
 /// The format that this version reads and writes.
 pub const FORMAT: u32 = 1;
@@ -23,7 +25,7 @@ pub const FORMAT: u32 = 1;
 /// metadata and for the keys of others.
 pub const MAX_BYTES: usize = 512 * 1024;
 
-/// Most bytes of `state`. One ordinal takes at most 0.4 KiB at rest and 1.5 KiB during an episode, so 300 pods of one set can fail at once,
+/// Most bytes of `state`. One ordinal takes at most 0.5 KiB at rest and 1.5 KiB during an episode, so 300 pods of one set can fail at once,
 /// and 64 KiB stay for the history.
 pub const MAX_STATE: usize = MAX_BYTES - 64 * 1024;
 
@@ -72,6 +74,9 @@ pub struct State {
     /// Hand-overs whose hook has ended, by `metadata.uid` of the pod: when each began.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub handed_over: BTreeMap<String, Timestamp>,
+    /// Pods of lost nodes whose `fence` hook did not prove that they cannot write, by `metadata.uid`: when it ended.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unfenced: BTreeMap<String, Timestamp>,
     /// Pods that no Service of `traffic` sends to, by `metadata.uid`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sheds: BTreeMap<String, Shed>,
@@ -87,43 +92,18 @@ pub struct State {
     /// The rules that have set in and are not undone yet, by `RULE/POD UID`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rules: BTreeMap<String, Fired>,
+    /// What rules by cause count, by ordinal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<u32, Failures>,
     /// Whether and why the guardian has stopped trying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Value>,
     /// When each rule that has a budget set in, as long as that counts.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub budgets: BTreeMap<String, Vec<Timestamp>>,
-    /// What a newer guardian added.
-    #[serde(flatten)]
-    pub rest: Rest,
-}
-
-/// One start of the container in which hooks run. Pod uid and container id name it; the rest tells what it was.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Start {
-    /// `metadata.uid` of the pod.
-    pub pod_uid: String,
-    /// `containerID`, with its scheme.
-    pub container_id: String,
-    /// Name of the container.
-    pub container: String,
-    /// `restartCount` of the container.
-    pub restarts: u32,
-    /// `metadata.creationTimestamp` of the pod.
-    pub created: Timestamp,
-    /// `state.running.startedAt`, where it was running when seen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started: Option<Timestamp>,
-    /// `controller-revision-hash` of the pod.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub revision: String,
-    /// `status.podIP`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ip: Option<String>,
-    /// `metadata.uid` of the pod's first volume claim, where it has one: what the pod's data lives in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<String>,
+    /// What is due and not done, for whoever asks. Nothing is decided on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
     /// What a newer guardian added.
     #[serde(flatten)]
     pub rest: Rest,
@@ -336,13 +316,16 @@ impl State {
             given_up: BTreeMap::new(),
             recreated: BTreeMap::new(),
             handed_over: BTreeMap::new(),
+            unfenced: BTreeMap::new(),
             sheds: BTreeMap::new(),
             answered: BTreeMap::new(),
             episodes: BTreeMap::new(),
             runs: BTreeMap::new(),
             rules: BTreeMap::new(),
+            failures: BTreeMap::new(),
             breaker: None,
             budgets: BTreeMap::new(),
+            holds: Vec::new(),
             rest: Rest::new(),
         }
     }
@@ -379,34 +362,7 @@ impl State {
         self.answered.clear();
         self.given_up.clear();
         self.recreated.clear();
-    }
-}
-
-impl Start {
-    /// Is it the same start?
-    #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
-        self.pod_uid == other.pod_uid && self.container_id == other.container_id
-    }
-
-    /// Was it before `other`? Then a view that shows it lags behind what is known.
-    #[must_use]
-    pub fn is_older_than(&self, other: &Self) -> bool {
-        if self.pod_uid != other.pod_uid {
-            return self.created < other.created;
-        }
-        // The count alone can fall back when a node loses its logs, the time alone when its clock is set: both together do not.
-        let began_before = matches!((self.started, other.started), (Some(a), Some(b)) if a < b);
-        self.restarts < other.restarts && began_before
-    }
-
-    /// Names it within its set: the first 8 digits of the pod's uid and the first 12 of the container's id.
-    #[must_use]
-    pub fn short(&self) -> String {
-        let uid: String = self.pod_uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
-        let id = self.container_id.rsplit('/').next().unwrap_or_default();
-        let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(12).collect();
-        format!("{uid}-{id}")
+        self.failures.clear();
     }
 }
 

@@ -162,6 +162,8 @@ reasons! {
         Quorum,
         /// It was done again and again, and did not help.
         BreakerOpen,
+        /// Nobody hears of the node of a pod, and nothing proves that the pod cannot write any more.
+        NotFenced,
         /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.
         Budget,
         /// A rule is due, and its budget is used up.

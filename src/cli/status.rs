@@ -1,10 +1,10 @@
 //! `guardian status`: which sets are guarded, by what, what waits for their next template change, and what goes on in their pods.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use guardian_core::ledger;
+use guardian_core::ledger::{self, Hold};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -116,6 +116,11 @@ fn text(out: &mut impl Write, with_pods: bool, sets: &[Set], problems: &[String]
         writeln!(out)?;
         table::write(out, ["POD", "READY", "ROLE", "RESTARTS", "GOING ON"], &pods)?;
     }
+    let holds: Vec<[String; 3]> = sets.iter().flat_map(Set::holds).map(hold_cells).collect();
+    if with_pods && !holds.is_empty() {
+        writeln!(out)?;
+        table::write(out, ["HELD BY", "SINCE", "WHY"], &holds)?;
+    }
     Ok(())
 }
 
@@ -126,7 +131,9 @@ fn document(sets: &[Set], problems: &[String]) -> Value {
 fn cells(set: &Set) -> [String; 9] {
     let or_dash = |text: Option<&String>| text.map_or_else(|| "-".to_owned(), Clone::clone);
     let hold = set.hold().map(|reason| format!("on hold: {reason}"));
-    let because = [hold, Some(set.because()).filter(|because| !because.is_empty())];
+    let held: BTreeSet<&str> = set.holds().iter().map(|hold| hold.reason.as_str()).filter(|reason| *reason != "OnHold").collect();
+    let held = (!held.is_empty()).then(|| format!("held: {}", Vec::from_iter(held).join(", ")));
+    let because = [hold, held, Some(set.because()).filter(|because| !because.is_empty())];
     [
         set.place.name.clone(),
         set.name.clone(),
@@ -156,4 +163,9 @@ fn pod_cells(set: &Set, pod: &Pod) -> [String; 5] {
         pod.restarts.to_string(),
         set.going_on(&pod.name).unwrap_or_else(dash),
     ]
+}
+
+/// Reason, since when, and why.
+fn hold_cells(hold: &Hold) -> [String; 3] {
+    [hold.reason.clone(), hold.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(), hold.why.clone()]
 }

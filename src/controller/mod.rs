@@ -4,6 +4,7 @@
 //! | module | what |
 //! |---|---|
 //! | `watch`, `observed`, `policies` | what is known of the cluster, and which set a change is about |
+//! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
 //! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
@@ -18,6 +19,7 @@ mod action;
 mod api;
 mod clock;
 mod collect;
+mod evidence;
 mod exec;
 mod hand_over;
 mod lease;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc;
+use guardian_core::ledger::State;
 use guardian_core::lifecycle::{Decision, Held, Observed, Step, decide};
 use guardian_core::policy::Policy;
 use guardian_core::reason;
@@ -67,6 +70,7 @@ pub(crate) use sight::Sight;
 use crate::policies::Watched;
 use action::Hands;
 use collect::Collector;
+use evidence::Evidence;
 use ledger::{Ledgers, Stored};
 use observed::StatefulSet;
 use record::{Metrics, Recorder};
@@ -169,6 +173,7 @@ async fn lead(
         collector: Collector::new(Arc::clone(&exec), config.clock.clone(), config.samples, asking),
         runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds),
         ledgers: Ledgers::new(client.clone()),
+        evidence: Evidence::new(client.clone()),
         hands: Hands::new(client.clone(), config.namespace.clone()),
         recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
         clock: config.clock,
@@ -194,6 +199,7 @@ struct Context {
     collector: Collector,
     runs: Runs,
     ledgers: Ledgers,
+    evidence: Evidence,
     hands: Hands,
     recorder: Recorder,
     clock: Clock,
@@ -230,6 +236,7 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
             return Ok(Action::await_change());
         }
     };
+    context.evidence.complete(&mut observed, context.ledgers.remembered(&key).as_deref()).await;
     let edited = edited.map(|why| held(reason::Hold::PolicyNotApproved, why));
     let pass = Pass { context: &context, key: &key, observed: &observed, policy: policy.as_deref(), edited };
     let done = pass.run().await;
@@ -276,14 +283,14 @@ impl Pass<'_> {
             let order = action::order(self.observed, self.policy, &state, run_id);
             order.into_iter().for_each(|order| self.context.runs.hand_over(self.key, order));
         }
-        let refused = self.context.hands.evict(self.observed, &decision).await;
+        let refused = self.context.hands.remove(self.observed, &decision).await;
         let decision = Decision { holds: [&decision.holds[..], &refused].concat(), ..decision };
         let rest = self.rest(&decision, now).await;
         Ok(if decision.steps.is_empty() { rest } else { Action::requeue(Duration::ZERO) })
     }
 
     /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
-    async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<guardian_core::ledger::State, PassError> {
+    async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<State, PassError> {
         stored.ledger.state.sees(&self.observed.set.uid, &self.observed.set.ordinals);
         for step in &decision.steps {
             step.apply(&mut stored.ledger);
@@ -304,10 +311,35 @@ impl Pass<'_> {
         let refused = self.context.hands.keep(self.observed, &decision.levels).await;
         let again = refused.again.and_then(|pause| now.checked_add(pause).ok());
         let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused.holds).cloned().collect();
+        self.keep_holds(&holds, now).await;
         self.context.recorder.held(self.key, self.observed, &holds).await;
         let wake = decision.wake.into_iter().chain(again).min();
         let pause = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         pause.map_or_else(Action::await_change, Action::requeue)
+    }
+
+    /// What is due and not done stands in the ledger too, where `guardian status` finds it. Where it cannot be written now, it is with the next pass.
+    async fn keep_holds(&self, holds: &[Held], now: Timestamp) {
+        let ledgers = &self.context.ledgers;
+        let is_kept = |state: Arc<State>| !State::clone(&state).keep_holds(holds, now);
+        if ledgers.remembered(self.key).is_none_or(is_kept) {
+            return;
+        }
+        let written = async {
+            let mut stored = ledgers.load(self.key, &self.observed.set.uid).await?;
+            if stored.ledger.state.keep_holds(holds, now) {
+                ledgers.save(self.key, stored).await?;
+            }
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = written.await {
+            tracing::warn!(
+                namespace = self.key.namespace,
+                set = self.key.name,
+                error = queue::chain(&error),
+                "its holds are not in the ledger"
+            );
+        }
     }
 
     /// A failure that lasts until a person acts is told as a hold.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::SetKey;
 use super::stops::Stopping;
-pub(super) use around::{Budget, Service};
+pub(super) use around::{Budget, Node, Service};
 
 /// A guarded pod.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -34,6 +34,7 @@ pub(super) struct Pod {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
+    node_name: Option<String>,
     #[serde(default)]
     containers: Vec<Named>,
 }
@@ -99,6 +100,7 @@ struct Terminated {
     #[serde(default)]
     exit_code: i32,
     signal: Option<i32>,
+    started_at: Option<Timestamp>,
 }
 
 /// A StatefulSet, guarded or not.
@@ -219,7 +221,13 @@ impl Pod {
             uid: self.metadata.uid.clone().unwrap_or_default(),
             disruption: disruption.and_then(|c| c.reason.clone()),
             reason: self.status.reason.clone(),
+            node_lost: false,
         })
+    }
+
+    /// Name of the node that it is bound to.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.spec.node_name.as_deref()
     }
 
     fn controller(&self) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
@@ -241,7 +249,8 @@ impl Pod {
             revision: label("controller-revision-hash").unwrap_or_default(),
             ip: self.status.pod_ip.clone(),
             ready: self.status.conditions.iter().any(ready),
-            terminating: metadata.deletion_timestamp.is_some(),
+            deleted: metadata.deletion_timestamp.as_ref().map(|time| time.0),
+            node: None,
             role: label(names::ROLE),
             serving: label(names::SERVING).map(|serving| serving == "true"),
             shed: metadata.annotations.as_ref().and_then(|all| shed_request(all.get(names::SHED)?)),
@@ -267,6 +276,8 @@ impl ContainerStatus {
                 reason: t.reason.clone(),
                 exit_code: t.exit_code,
                 signal: t.signal,
+                began: t.started_at,
+                by_probe: false,
             }),
         }
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use guardian_core::admission::Settings;
-use guardian_core::ledger::Record;
+use guardian_core::ledger::{Hold, Record};
 use guardian_core::names;
 use guardian_core::standing::{self, Standing, State};
 use k8s_openapi::api::core::v1::Namespace;
@@ -160,6 +160,11 @@ impl Set {
         self.kept()?.last_failure()
     }
 
+    /// What is due and not done.
+    pub(crate) fn holds(&self) -> &[Hold] {
+        self.kept().map(|kept| kept.state.holds.as_slice()).unwrap_or_default()
+    }
+
     /// What goes on in a pod, or waits there, in a few words.
     pub(crate) fn going_on(&self, pod: &str) -> Option<String> {
         self.kept()?.state.episodes.values().find(|episode| episode.pod == pod).map(ledger::words)
@@ -186,6 +191,7 @@ impl Set {
             "ready": self.ready,
             "pods": self.pods.iter().map(|pod| pod.document()).collect::<Vec<_>>(),
             "lastFailure": self.last_failure(),
+            "holds": self.holds(),
             "open": self.kept().map(|kept| &kept.state.episodes).cloned().unwrap_or_default(),
         })
     }

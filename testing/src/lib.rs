@@ -13,6 +13,7 @@ mod api;
 mod exec;
 mod fault;
 mod log;
+mod nodes;
 mod owner;
 mod rights;
 mod runner;

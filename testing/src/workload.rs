@@ -225,7 +225,8 @@ impl Stage {
     pub fn stop_container(&self, ordinal: u32, reason: &str, exit_code: i32) {
         self.edit(&pod_key(ordinal), |pod| {
             let status = &mut pod["status"]["containerStatuses"][0];
-            status["lastState"] = json!({"terminated": {"reason": reason, "exitCode": exit_code}});
+            let began = status["state"]["running"]["startedAt"].clone();
+            status["lastState"] = json!({"terminated": {"reason": reason, "exitCode": exit_code, "startedAt": began}});
             status["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
         });
     }

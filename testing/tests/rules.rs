@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use guardian_core::sim::Resource;
 use guardian_hook::protocol::Usage;
 use guardian_testing::{Fault, Stage};
 use tokio::time::sleep;
@@ -113,4 +114,51 @@ async fn a_rule_on_what_a_container_uses_needs_no_metric_and_without_a_limit_doe
         stage.until("both are throttled", |s| tasks(s) == ["tasks.throttle redis-0", "tasks.throttle redis-1"]).await;
     };
     stage.play(1, script).await;
+}
+
+const CRASHES: &str = "\
+apiVersion: stateful-guardian.io/v1alpha1
+kind: GuardianPolicy
+selector: {matchLabels: {app: redis}}
+rules:
+- name: crash-loop
+  when: {cause: [Crash], times: 2, within: 10m}
+  do: [recreate]
+";
+
+/// A pod crashes twice, is made anew by the rule, and the next one lives.
+async fn made_anew(stage: &Stage) {
+    stage.usual(CRASHES);
+    stage.until_settled().await;
+    sleep(Duration::from_secs(10)).await;
+    for _ in 0..2 {
+        stage.restart_container(1, "Error", 1);
+        sleep(Duration::from_secs(30)).await;
+    }
+    stage.let_evicted_pod_go(1).await;
+    stage.new_pod(1, "r1");
+    stage.until_settled().await;
+    sleep(Duration::from_secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_crashes_again_and_again_is_made_anew_once_whatever_call_goes_wrong() {
+    let straight = Stage::new();
+    straight.play(1, made_anew(&straight)).await;
+    let calls = straight.api.calls();
+    assert!(calls.iter().any(|call| call.kind == "POST pods/eviction"), "{calls:#?}");
+    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
+        for (number, call) in calls.iter().enumerate() {
+            let stage = Stage::new();
+            let script = async {
+                made_anew(&stage).await;
+                sleep(Duration::from_secs(120)).await;
+                let pod = stage.api.world(|world| {
+                    world.list(&Resource::new("v1", "pods"), "shop").all(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+                });
+                assert!(pod, "{fault:?} at call {number}, {call:?}: the next one is left alone: {:#?}", stage.history());
+            };
+            stage.play_crashed(number, fault, script).await;
+        }
+    }
 }

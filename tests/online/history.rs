@@ -179,6 +179,7 @@ fn status_of_a_set_shows_its_pods_its_last_failure_and_what_goes_on() {
         "opened": "2026-11-21T12:01:00Z", "attempts": 2, "next": "2026-11-21T12:02:00Z",
     }});
     let drained = json!({"at": "2026-11-21T13:00:00Z", "hook": "switchover", "reason": "Drained", "verdict": "Succeeded", "pod": "db-9", "message": ""});
+    open["holds"] = json!([{"scenario": "fence", "reason": "NotFenced", "why": "nobody has heard of node-1", "since": "2026-11-21T11:00:00Z"}]);
     world.ledger(&open, &[record("db-\u{1b}[31m9", "Failed", "no route"), drained]);
     let told = world.guardian(&["status", "db"]);
     assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
@@ -186,6 +187,8 @@ fn status_of_a_set_shows_its_pods_its_last_failure_and_what_goes_on() {
         "2026-11-21T12:00:00Z db- [31m9 Crash, rejoin Failed",
         "db-9    no      primary   3          rejoin (OOMKilled): attempt 3 at 2026-11-21T12:02:00Z\ndb-10",
         "replica   0          -",
+        "held: NotFenced",
+        "NotFenced   2026-11-21T11:00:00Z   nobody has heard of node-1",
     ] {
         assert!(told.stdout.contains(words), "`{words}` in\n{}", told.stdout);
     }
@@ -193,6 +196,7 @@ fn status_of_a_set_shows_its_pods_its_last_failure_and_what_goes_on() {
     let shown = &document["sets"][0];
     assert_eq!((&shown["pods"][0]["name"], &shown["pods"][0]["role"]), (&json!("db-9"), &json!("primary")));
     assert_eq!((&shown["lastFailure"]["reason"], &shown["open"]["start-1"]["attempts"]), (&json!("Crash"), &json!(2)));
+    assert_eq!(shown["holds"], open["holds"]);
 
     world.put(
         "v1",

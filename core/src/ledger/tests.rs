@@ -15,6 +15,7 @@ fn start(uid: &str, id: &str, restarts: u32, started: i64) -> Start {
         started: Some(Timestamp::from_second(started).unwrap()),
         revision: "redis-6f".into(),
         ip: Some("10.0.0.7".into()),
+        boot: String::new(),
         volume: Some("v".into()),
         rest: Rest::new(),
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use guardian_hook::protocol::{EMPTY_COMMAND, Outcome, Refusal, RunResult};
 use jiff::{SignedDuration, Timestamp};
 
-use super::command;
 use super::decide::{Next, View};
 use super::observed::{Pod, RunEnd};
 use super::step::Step;
+use super::{command, fence};
 use crate::ledger::{Episode, Record, Run, Start, Verdict};
 use crate::policy::{Hook, When};
 use crate::reason;
@@ -150,7 +150,7 @@ impl Course<'_> {
         match self.episode.next {
             Some(until) if self.view.now < until => Some(Progress::On(Next::Wait { until })),
             _ => {
-                let pod = self.view.pod_for(hook, self.ordinal)?;
+                let pod = self.view.pod_for(&self.episode.hook, hook, self.ordinal)?;
                 Some(Progress::On(attempt(self.view, self.id, self.episode, hook, pod)))
             }
         }
@@ -222,7 +222,10 @@ impl View<'_> {
     }
 
     /// The pod in which a hook runs that is about the pod of an ordinal: see [`Target`](crate::policy::Target). `None`: none can take it now.
-    fn pod_for(&self, hook: &Hook, about: u32) -> Option<&Pod> {
+    fn pod_for(&self, name: &str, hook: &Hook, about: u32) -> Option<&Pod> {
+        if name == fence::NAME {
+            return fence::peer(self, hook, about);
+        }
         super::target::pods(self.observed, hook.target.as_ref(), about).find(|pod| self.takes(hook, pod))
     }
 

@@ -327,7 +327,7 @@ impl View<'_> {
         let pod = self.observed.pods.get(&ordinal).ok_or_else(|| Refused::NotThere(self.pod_name(ordinal)))?;
         let container = self.container(hook, pod);
         let why = match pod.containers.get(container) {
-            _ if pod.terminating => "is being deleted".to_owned(),
+            _ if pod.terminating() => "is being deleted".to_owned(),
             None => format!("has no container {container}, or it was never started"),
             Some(status) if status.running_since.is_none() => format!("is up, and its container {container} does not run"),
             Some(_) if hook.when == When::Ready && !pod.ready => "is not ready, and `when: ready` asks for that".to_owned(),

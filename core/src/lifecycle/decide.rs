@@ -7,7 +7,7 @@ use super::observed::{HandOver, Observed, Volume};
 use super::room::Room;
 use super::step::Step;
 use super::traffic::{self, Reselect, Serve};
-use super::{bootstrap, command, hand_over, levels, life, roles, rules, start};
+use super::{bootstrap, command, fence, hand_over, levels, life, roles, rules, start};
 use crate::ledger::State;
 use crate::policy::Policy;
 use crate::reason;
@@ -89,8 +89,15 @@ pub(super) enum Next {
 }
 
 /// The only list of priorities: what comes first takes the room.
-const SCENARIOS: &[Scenario] =
-    &[command::SCENARIO, bootstrap::SCENARIO, hand_over::SCENARIO, start::SCENARIO, rules::SCENARIO, traffic::SCENARIO];
+const SCENARIOS: &[Scenario] = &[
+    command::SCENARIO,
+    fence::SCENARIO,
+    bootstrap::SCENARIO,
+    hand_over::SCENARIO,
+    start::SCENARIO,
+    rules::SCENARIO,
+    traffic::SCENARIO,
+];
 
 /// Decides. `policy` is `None` when none guards the set (any more).
 #[must_use]

@@ -107,7 +107,8 @@ impl Example {
             revision: "r1".into(),
             ip: Some(format!("10.0.0.{}", self.born)),
             ready: true,
-            terminating: false,
+            deleted: None,
+            node: None,
             role: None,
             serving: None,
             shed: None,
@@ -149,7 +150,7 @@ impl Example {
     pub(super) fn stop(&mut self, ordinal: u32, reason: &str, exit_code: i32) {
         let container = self.container(ordinal);
         container.running_since = None;
-        container.last = Some(Terminated { reason: reason.into(), exit_code, signal: None });
+        container.last = Some(Terminated { reason: reason.into(), exit_code, ..Terminated::default() });
     }
 
     /// Its container runs again.

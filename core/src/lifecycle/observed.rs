@@ -114,8 +114,10 @@ pub struct Pod {
     pub ip: Option<String>,
     /// The condition `Ready`.
     pub ready: bool,
-    /// It has a `metadata.deletionTimestamp`.
-    pub terminating: bool,
+    /// `metadata.deletionTimestamp`: it is being deleted, and by then it should have stopped (the API server adds the grace period).
+    pub deleted: Option<Timestamp>,
+    /// Where it runs; `None`: nowhere yet, or on a node that is not known.
+    pub node: Option<Node>,
     /// Label `stateful-guardian.io/role`.
     pub role: Option<String>,
     /// Label `stateful-guardian.io/serving`: whether its value is `true`.
@@ -126,6 +128,18 @@ pub struct Pod {
     pub first_container: String,
     /// `status.containerStatuses` by name.
     pub containers: BTreeMap<String, Container>,
+}
+
+/// The node of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: String,
+    /// `status.nodeInfo.bootID`: another one after each start of the machine. Empty where it is not told.
+    pub boot: String,
+    /// Since when nobody hears of it: `lastTransitionTime` of its condition `Ready`, while that is `Unknown`, which is what the node
+    /// controller makes of it then.
+    pub silent_since: Option<Timestamp>,
 }
 
 /// One of `status.containerStatuses`.
@@ -150,6 +164,10 @@ pub struct Terminated {
     pub exit_code: i32,
     /// The signal, where the runtime tells.
     pub signal: Option<i32>,
+    /// `startedAt`.
+    pub began: Option<Timestamp>,
+    /// The kubelet has ended it because a probe of it failed, as an Event tells.
+    pub by_probe: bool,
 }
 
 /// What was last seen of a pod that is going or gone.
@@ -161,6 +179,8 @@ pub struct Departed {
     pub disruption: Option<String>,
     /// `status.reason`: `Evicted` when the kubelet gave it up.
     pub reason: Option<String>,
+    /// Nobody heard of its node when it was seen to go.
+    pub node_lost: bool,
 }
 
 /// How a run ended, as this process saw it.
@@ -216,20 +236,27 @@ impl Pod {
             started: status.running_since,
             revision: self.revision.clone(),
             ip: self.ip.clone(),
+            boot: self.node.as_ref().map(|node| node.boot.clone()).unwrap_or_default(),
             volume: None,
             rest: BTreeMap::new(),
         })
     }
 
+    /// Is it on its way out?
+    #[must_use]
+    pub const fn terminating(&self) -> bool {
+        self.deleted.is_some()
+    }
+
     /// Is it ready, and not on its way out?
     #[must_use]
     pub const fn serves(&self) -> bool {
-        self.ready && !self.terminating
+        self.ready && !self.terminating()
     }
 
     /// Can a hook run in this container now?
     #[must_use]
     pub fn takes_hooks(&self, container: &str) -> bool {
-        !self.terminating && self.containers.get(container).is_some_and(|c| c.running_since.is_some())
+        !self.terminating() && self.containers.get(container).is_some_and(|c| c.running_since.is_some())
     }
 }

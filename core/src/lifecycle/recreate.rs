@@ -1,6 +1,6 @@
-//! A pod whose hook failed is made anew (`onFailure: recreate`): evicted, with its uid as the precondition, so that budgets of others count too.
+//! A pod whose hook failed is made anew (`onFailure: recreate`), and so is one for which a rule says so: evicted, with its uid as the precondition, so that budgets of others count too.
 //!
-//! It is not done for ever: a pod that was made anew [`MOST`] times without a success in between is left as it is, and that is said.
+//! The first is not done for ever: a pod that was made anew [`MOST`] times without a success in between is left as it is, and that is said.
 
 use jiff::SignedDuration;
 
@@ -32,20 +32,20 @@ pub(super) fn begin(course: &Course<'_>, mut record: Record) -> Next {
     step(Step::Close { episode_id, record, settles: Settles::Start })
 }
 
-/// The pod is to go.
-pub(super) fn advance(course: &Course<'_>) -> Option<Next> {
+/// The pod is to go. `made` is settled by that, `stays` where it turns out that it need not.
+pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Option<Next> {
     let (view, episode_id) = (course.view, course.id.to_owned());
     let pod = view.observed.pods.get(&course.ordinal);
     let Some(pod) = pod.filter(|pod| pod.uid == course.start.pod_uid) else {
         let record = course.tell(None, Verdict::Succeeded, "the pod was made anew");
-        return Some(step(Step::Close { episode_id, record, settles: Settles::Recreated }));
+        return Some(step(Step::Close { episode_id, record, settles: made }));
     };
-    if pod.terminating {
+    if pod.terminating() {
         return None;
     }
     if course.is_replaced() {
         let record = course.tell(None, Verdict::Superseded, "the container was restarted meanwhile, so the pod stays");
-        return Some(step(Step::Close { episode_id, record, settles: Settles::Start }));
+        return Some(step(Step::Close { episode_id, record, settles: stays }));
     }
     let ready = view.observed.pods.values().filter(|other| other.uid != pod.uid && other.serves()).count();
     let needed = quorum(view.policy, view.observed);

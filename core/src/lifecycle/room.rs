@@ -32,7 +32,7 @@ impl Room {
 
     /// Takes the scope that a step needs, or says who holds it.
     pub(super) fn take(&mut self, step: &Step) -> Result<(), String> {
-        let Step::Run { episode_id, episode, .. } = step else {
+        let (Step::Run { episode_id, episode, .. } | Step::Open { episode_id, episode }) = step else {
             return Ok(());
         };
         match self.holder(&episode.scope, episode_id) {

@@ -1,8 +1,10 @@
 //! The rules of a policy: when a value stays beyond a bound, this is done, until it is back.
 //!
 //! A rule that has set in stands in the ledger, once for each pod, until it is over and undone. Its actions are taken in order, the next only when
-//! the one before had its time and the value is not back. What was done is undone when the rule is over, when its policy does not have it any more, and when
+//! the one before had its time and the value is not back (by cause: only after another failure). What was done is undone when the rule is over, when its policy does not have it any more, and when
 //! nothing was measured for [`GONE`].
+
+mod causes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::decide::{Next, Scenario, View};
 use super::gauge::Gauge;
 use super::observed::Pod;
 use super::step::{RuleChange, Settles, Step};
-use super::traffic;
+use super::{recreate, traffic};
 use crate::ledger::{Episode, Fired, Record, Scope, Verdict};
 use crate::policy::{Action, Condition, Rule};
 use crate::reason;
@@ -48,14 +50,15 @@ fn subject(key: &str, fired: &Fired) -> String {
 
 fn next(view: &View<'_>) -> Vec<Next> {
     let rules = view.policy.map_or(&[][..], |policy| &policy.rules);
-    let mut all: Vec<Next> = attempt::open(view, NAME).filter_map(|course| advance(&course)).collect();
+    let mut all = causes::counted(view, rules);
+    all.extend(attempt::open(view, NAME).filter_map(|course| advance(&course)));
     for (key, fired) in &view.ledger.rules {
         let pod = view.observed.pods.values().find(|pod| pod.uid == fired.pod_uid);
         all.extend(go_on(view, key, fired, rules.iter().find(|rule| rule.name == fired.rule), pod));
     }
     for rule in rules {
         let mut left = budget(view, rule);
-        for pod in view.observed.pods.values().filter(|pod| !pod.terminating) {
+        for pod in view.observed.pods.values().filter(|pod| !pod.terminating()) {
             all.extend(sets_in(view, rule, pod, &mut left));
         }
     }
@@ -76,16 +79,16 @@ fn budget(view: &View<'_>, rule: &Rule) -> usize {
 /// Has the rule to set in for this pod?
 fn sets_in(view: &View<'_>, rule: &Rule, pod: &Pod, left: &mut usize) -> Option<Next> {
     let key = rule_key(&rule.name, &pod.uid);
-    let gauge = view.observed.gauges.get(&key)?;
+    let gauge = gauge(view, rule, pod, false)?;
     let since = gauge.when_since?;
-    let is_due = view.now >= later(since, during(rule)) && is_fresh(view, gauge);
+    let is_due = view.now >= later(since, during(rule)) && is_fresh(view, &gauge);
     if view.ledger.rules.contains_key(&key) || !is_due {
         return None;
     }
-    let because = format!("{} since {}", shown(rule, gauge), since.strftime("%Y-%m-%dT%H:%M:%SZ"));
+    let because = format!("{} since {}", shown(rule, &gauge), since.strftime("%Y-%m-%dT%H:%M:%SZ"));
     if *left == 0 {
-        let why =
-            format!("rule {} has acted on as many pods as its budget allows, and pod {} is due: {because}", rule.name, pod.name);
+        // Without the value: a hold is told anew whenever its words change.
+        let why = format!("rule {} has acted on as many pods as its budget allows, and pod {} is due", rule.name, pod.name);
         return Some(Next::Hold { until: None, reason: reason::Hold::RuleBudget, why });
     }
     *left -= 1;
@@ -104,13 +107,24 @@ fn sets_in(view: &View<'_>, rule: &Rule, pod: &Pod, left: &mut usize) -> Option<
     };
     let record = record(view, &fired, "sets in", Verdict::Noted, &because);
     let every = rule.budget.as_ref().map(|budget| budget.every);
-    Some(change(&key, RuleChange::SetsIn { fired: Box::new(fired), every }, Some(record)))
+    let failures_of = matches!(rule.when, Condition::Cause { .. }).then(|| view.observed.ordinal_of(pod)).flatten();
+    Some(change(&key, RuleChange::SetsIn { fired: Box::new(fired), every, failures_of }, Some(record)))
+}
+
+/// What the rule looks at in this pod; `fired`: it has set in there.
+fn gauge(view: &View<'_>, rule: &Rule, pod: &Pod, fired: bool) -> Option<Gauge> {
+    match &rule.when {
+        Condition::Cause { causes, times, within } => {
+            causes::gauge(view, &rule.name, (causes.as_slice(), *times, *within), view.observed.ordinal_of(pod)?, fired)
+        }
+        Condition::Usage { .. } | Condition::Metric { .. } => view.observed.gauges.get(&rule_key(&rule.name, &pod.uid)).copied(),
+    }
 }
 
 /// A rule that has set in: what is to be done next?
 fn go_on(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>, pod: Option<&Pod>) -> Option<Next> {
     let busy = view.ledger.episodes.keys().any(|id| id.starts_with(&subject(key, fired)));
-    let Some(pod) = pod.filter(|pod| !pod.terminating) else {
+    let Some(pod) = pod.filter(|pod| !pod.terminating()) else {
         // With the pod goes what was done to it.
         let record = record(view, fired, "is over", Verdict::Noted, "the pod is gone");
         return (!busy).then(|| change(key, RuleChange::Forgotten, Some(record)));
@@ -121,7 +135,8 @@ fn go_on(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>, pod: Op
     if fired.over.is_some() {
         return Some(undo(view, key, fired, pod));
     }
-    if let Some(why) = is_over(view, key, fired, rule) {
+    let gauge = rule.and_then(|rule| gauge(view, rule, pod, true));
+    if let Some(why) = is_over(view, fired, rule, gauge.as_ref()) {
         let record = record(view, fired, "is over", Verdict::Noted, &why);
         return Some(change(key, RuleChange::Over { at: view.now }, Some(record)));
     }
@@ -131,14 +146,16 @@ fn go_on(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>, pod: Op
     match fired.acted {
         Some(acted) if view.now < later(acted, patience) => Some(Next::Wait { until: later(acted, patience) }),
         // What was done before has helped so far, or nobody knows.
-        _ if view.observed.gauges.get(key).is_none_or(|gauge| gauge.when_since.is_none() || !is_fresh(view, gauge)) => None,
+        _ if gauge.is_none_or(|gauge| gauge.when_since.is_none() || !is_fresh(view, &gauge)) => None,
+        // A failure is not a state: only another one tells that what was done did not help.
+        Some(acted) if matches!(rule.when, Condition::Cause { .. }) && gauge.is_some_and(|g| g.when_since <= Some(acted)) => None,
         _ => act(view, key, fired, action, pod),
     }
 }
 
-fn is_over(view: &View<'_>, key: &str, fired: &Fired, rule: Option<&Rule>) -> Option<String> {
+fn is_over(view: &View<'_>, fired: &Fired, rule: Option<&Rule>, gauge: Option<&Gauge>) -> Option<String> {
     let Some(rule) = rule else { return Some("the policy does not have it any more".to_owned()) };
-    let Some(gauge) = view.observed.gauges.get(key) else {
+    let Some(gauge) = gauge else {
         // A controller that has just begun has heard of nothing yet.
         let since = fired.since.max(view.observed.watched);
         return (view.now >= later(since, GONE)).then(|| "nothing is measured any more".to_owned());
@@ -162,8 +179,9 @@ fn act(view: &View<'_>, key: &str, fired: &Fired, action: &Action, pod: &Pod) ->
         Action::Run(task) => format!("tasks.{task}"),
         Action::Rejoin => "rejoin".to_owned(),
         Action::Switchover => "switchover".to_owned(),
+        Action::Recreate => return Some(recreate(view, key, fired, pod)),
         // `lint` and the admission warning say that these do nothing yet.
-        Action::Recreate | Action::Resize | Action::Freeze => {
+        Action::Resize | Action::Freeze => {
             return Some(skip(view, key, fired, "is not acted on by this version"));
         }
     };
@@ -182,6 +200,15 @@ fn shed(view: &View<'_>, key: &str, fired: &Fired, pod: &Pod) -> Next {
             )
         }
         Err(why) => skip(view, key, fired, &why),
+    }
+}
+
+/// The pod is made anew, as soon as the quorum and the budgets of others allow it.
+fn recreate(view: &View<'_>, key: &str, fired: &Fired, pod: &Pod) -> Next {
+    let id = format!("{}do{}", subject(key, fired), fired.actions);
+    match episode(view, fired, recreate::NAME, pod) {
+        Some(episode) => step(Step::Open { episode_id: id, episode: Box::new(episode) }),
+        None => skip(view, key, fired, "the pod has not started yet"),
     }
 }
 
@@ -208,9 +235,14 @@ fn undo(view: &View<'_>, key: &str, fired: &Fired, pod: &Pod) -> Next {
 fn run(view: &View<'_>, id: &str, fired: &Fired, name: &str, pod: &Pod) -> Option<Next> {
     let hook = view.policy?.run_by_controller(name)?;
     let ordinal = view.observed.ordinal_of(pod)?;
-    let start = view.start(ordinal, pod)?;
     let there = super::target::pods(view.observed, hook.target.as_ref(), ordinal).find(|pod| view.takes(hook, pod))?;
-    let episode = Episode {
+    Some(attempt::attempt(view, id, &episode(view, fired, name, pod)?, hook, there))
+}
+
+/// Before its first attempt.
+fn episode(view: &View<'_>, fired: &Fired, name: &str, pod: &Pod) -> Option<Episode> {
+    let ordinal = view.observed.ordinal_of(pod)?;
+    Some(Episode {
         scenario: NAME.to_owned(),
         hook: name.to_owned(),
         then: None,
@@ -220,24 +252,26 @@ fn run(view: &View<'_>, id: &str, fired: &Fired, name: &str, pod: &Pod) -> Optio
         pod: pod.name.clone(),
         ordinal: Some(ordinal),
         old_ip: None,
-        start: Some(start),
+        start: Some(view.start(ordinal, pod)?),
         opened: view.now,
         attempts: 0,
         next: None,
         rest: BTreeMap::new(),
-    };
-    Some(attempt::attempt(view, id, &episode, hook, there))
+    })
 }
 
-/// A command of a rule goes on, or has ended.
+/// A command of a rule, or its act, goes on, or has ended.
 fn advance(course: &Course<'_>) -> Option<Next> {
+    let mut rules = course.view.ledger.rules.iter();
+    let of = rules.find(|(key, fired)| course.id.starts_with(&subject(key, fired)));
+    let settles = of.map_or(Settles::Nothing, |(key, _)| Settles::Rule { key: key.clone(), at: course.view.now });
+    if course.episode.hook == recreate::NAME {
+        return recreate::advance(course, settles.clone(), settles);
+    }
     let over = match course.advance()? {
         Progress::On(next) => return Some(next),
         Progress::Over(over) => over,
     };
-    let mut rules = course.view.ledger.rules.iter();
-    let of = rules.find(|(key, fired)| course.id.starts_with(&subject(key, fired)));
-    let settles = of.map_or(Settles::Nothing, |(key, _)| Settles::Rule { key: key.clone(), at: course.view.now });
     Some(step(Step::Close { episode_id: course.id.to_owned(), record: over.record, settles }))
 }
 
@@ -271,7 +305,10 @@ fn shown(rule: &Rule, gauge: &Gauge) -> String {
     let what = match &rule.when {
         Condition::Usage { resource, .. } => format!("{resource:?}").to_lowercase(),
         Condition::Metric { name, .. } => name.clone(),
-        Condition::Cause { .. } => String::new(),
+        Condition::Cause { causes, within, .. } => {
+            let causes: Vec<&str> = causes.iter().map(|cause| cause.as_str()).collect();
+            return format!("{} within {} s: {}", gauge.value, within.as_secs(), causes.join(", "));
+        }
     };
     format!("{what} is {:.1}", gauge.value)
 }

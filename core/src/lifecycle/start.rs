@@ -69,21 +69,26 @@ fn begin(view: &View<'_>, ordinal: u32, pod: &Pod) -> Option<Next> {
         _ => {}
     }
     let is_new = life != Life::GoesOn;
+    let found = cause(view, ordinal, pod, is_new)?;
+    Beginning { view, ordinal, pod, start, is_new, found }.next(answered)
+}
+
+/// Why the latest start of a pod has happened. `is_new`: its data is.
+pub(super) fn cause(view: &View<'_>, ordinal: u32, pod: &Pod, is_new: bool) -> Option<Cause> {
     let evidence = Evidence {
         pod,
-        container: pod.containers.get(container)?,
-        answered: answered.filter(|_| !is_new),
+        container: pod.containers.get(view.start_container(pod))?,
+        answered: view.ledger.answered.get(&ordinal).filter(|_| !is_new),
         departed: view.observed.departed.get(&ordinal),
         scaled_out: view.ledger.replicas.is_some_and(|seen| ordinal >= seen),
     };
-    let found = cause::classify(&evidence);
-    Beginning { view, ordinal, pod, start, is_new, found }.next(answered)
+    Some(cause::classify(&evidence))
 }
 
 /// An open episode: what its hook, or the act that follows it, needs next.
 fn advance(course: &Course<'_>) -> Option<Next> {
     if course.episode.hook == recreate::NAME {
-        return recreate::advance(course);
+        return recreate::advance(course, Settles::Recreated, Settles::Start);
     }
     Some(match course.advance()? {
         Progress::On(next) => next,

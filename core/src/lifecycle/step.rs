@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::ledger::{Episode, Fired, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
+use crate::ledger::{Episode, Failures, Fired, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
+
+/// How long a pod that could not be fenced is remembered: far longer than the pause before the next attempt, and not for ever.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 /// One change of the ledger, and what is to be carried out once it is written.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +31,13 @@ pub enum Step {
         run_id: String,
         /// The attempt.
         run: Run,
+    },
+    /// Opens an episode that is at an act, not a hook.
+    Open {
+        /// Id of the episode.
+        episode_id: String,
+        /// The episode.
+        episode: Box<Episode>,
     },
     /// Nothing in the ledger: asks for the outcome of a claimed run, under its id.
     Attach {
@@ -54,6 +64,17 @@ pub enum Step {
     },
     /// Evicts a pod, as its episode says. Asked for again at `again`, while the pod is there.
     Recreate {
+        /// Id of the episode.
+        episode_id: String,
+        /// Name of the pod.
+        pod: String,
+        /// `metadata.uid` of the pod: another one of that name stays.
+        pod_uid: String,
+        /// Not before this is it asked for again.
+        again: Timestamp,
+    },
+    /// Deletes a pod that is proven not to write any more, without waiting for its kubelet. Asked for again at `again`, while it is there.
+    Release {
         /// Id of the episode.
         episode_id: String,
         /// Name of the pod.
@@ -97,6 +118,13 @@ pub enum Step {
         /// What to tell.
         record: Option<Record>,
     },
+    /// What rules count has changed for the pods of an ordinal.
+    Count {
+        /// Ordinal of the pod.
+        ordinal: u32,
+        /// All of it, as it is after this.
+        failures: Box<Failures>,
+    },
     /// The set is another one of the same name, and none of the data of the older one is left: what was known of it is forgotten.
     NewLife,
 }
@@ -110,6 +138,8 @@ pub enum RuleChange {
         fired: Box<Fired>,
         /// For how long that counts for its budget, where it has one.
         every: Option<Duration>,
+        /// The ordinal of the pod whose failures it is about, which count for nothing else from now on.
+        failures_of: Option<u32>,
     },
     /// Its next action, or the next task that undoes it, has had its turn.
     Acted {
@@ -146,6 +176,13 @@ pub enum Settles {
         pod_uid: String,
         /// When it began.
         began: Timestamp,
+    },
+    /// It is not proven that this pod cannot write.
+    Unfenced {
+        /// `metadata.uid` of the pod.
+        pod_uid: String,
+        /// When that was tried last.
+        at: Timestamp,
     },
     /// The connections of a shed pod are ended, however it went.
     Drained {
@@ -185,7 +222,13 @@ impl Step {
             | Self::Proceed { record, .. }
             | Self::Close { record, .. }
             | Self::Shed { record, .. } => Some(record),
-            Self::Run { .. } | Self::Attach { .. } | Self::Recreate { .. } | Self::NewLife => None,
+            Self::Run { .. }
+            | Self::Open { .. }
+            | Self::Attach { .. }
+            | Self::Recreate { .. }
+            | Self::Release { .. }
+            | Self::Count { .. }
+            | Self::NewLife => None,
         }
     }
 
@@ -207,6 +250,8 @@ impl Step {
                 state.episodes.insert(episode_id.clone(), (**episode).clone());
                 state.runs.insert(run_id.clone(), run.clone());
             }
+            Self::Open { episode_id, episode } => drop(state.episodes.insert(episode_id.clone(), (**episode).clone())),
+            Self::Count { ordinal, failures } => drop(state.failures.insert(*ordinal, (**failures).clone())),
             Self::Attach { .. } => {}
             Self::Retry { run_id, next, .. } => {
                 if let Some(run) = state.runs.remove(run_id)
@@ -222,7 +267,7 @@ impl Step {
                     (episode.then, episode.attempts, episode.next) = (None, 0, None);
                 }
             }
-            Self::Recreate { episode_id, again, .. } => {
+            Self::Recreate { episode_id, again, .. } | Self::Release { episode_id, again, .. } => {
                 if let Some(episode) = state.episodes.get_mut(episode_id) {
                     episode.next = Some(*again);
                 }
@@ -247,7 +292,10 @@ impl Step {
 impl RuleChange {
     fn apply(&self, state: &mut State, key: &str) {
         match self {
-            Self::SetsIn { fired, every } => {
+            Self::SetsIn { fired, every, failures_of } => {
+                if let Some(failures) = failures_of.and_then(|ordinal| state.failures.get_mut(&ordinal)) {
+                    failures.spent.insert(fired.rule.clone(), fired.since);
+                }
                 if let Some(every) = every {
                     let used = state.budgets.entry(fired.rule.clone()).or_default();
                     used.retain(|at| fired.since.duration_since(*at).unsigned_abs() < *every);
@@ -286,6 +334,11 @@ impl Settles {
             state.hand_over(pod_uid, *began);
             return;
         }
+        if let Self::Unfenced { pod_uid, at } = self {
+            state.unfenced.retain(|_, other| at.duration_since(*other) < REMEMBERED);
+            state.unfenced.insert(pod_uid.clone(), *at);
+            return;
+        }
         if let Self::Rule { key, at } = self {
             RuleChange::Acted { at: *at, shed: None, ran: true }.apply(state, key);
             return;
@@ -296,7 +349,12 @@ impl Settles {
         }
         let (Some(ordinal), Some(start)) = (episode.ordinal, episode.start) else { return };
         match self {
-            Self::Nothing | Self::HandOver { .. } | Self::Drained { .. } | Self::Rule { .. } | Self::GivesUp(_) => return,
+            Self::Nothing
+            | Self::HandOver { .. }
+            | Self::Unfenced { .. }
+            | Self::Drained { .. }
+            | Self::Rule { .. }
+            | Self::GivesUp(_) => return,
             Self::Bootstrap => drop(state.given_up.remove(&episode.scenario)),
             Self::Recreated => *state.recreated.entry(ordinal).or_default() += 1,
             Self::Start if verdict == Verdict::Succeeded => drop(state.recreated.remove(&ordinal)),

@@ -72,14 +72,14 @@ pub(super) fn keep(view: &View<'_>, decision: &mut Decision) {
     let (observed, sheds) = (view.observed, &view.ledger.sheds);
     let relabel = |pod: &Pod| {
         let serving = !sheds.contains_key(&pod.uid);
-        let differs = pod.serving.is_some_and(|now| now != serving) && !pod.terminating;
+        let differs = pod.serving.is_some_and(|now| now != serving) && !pod.terminating();
         differs.then(|| Serve { pod: pod.name.clone(), pod_uid: pod.uid.clone(), serving })
     };
     decision.levels.serving = observed.pods.values().filter_map(relabel).collect();
 
     let wanted: BTreeSet<&str> = named(view.policy).collect();
     let (mut labelled, mut serves) = (observed.set.serves, false);
-    for pod in observed.pods.values().filter(|pod| !pod.terminating) {
+    for pod in observed.pods.values().filter(|pod| !pod.terminating()) {
         labelled &= pod.serving.is_some();
         serves |= pod.ready && pod.serving == Some(true);
     }

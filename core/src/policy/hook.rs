@@ -173,6 +173,7 @@ impl Hooks {
             "rejoin" => self.rejoin.as_ref(),
             "postMortem" => self.post_mortem.as_ref(),
             "switchover" => self.switchover.as_ref(),
+            "fence" => self.fence.as_ref(),
             _ => None,
         }
     }

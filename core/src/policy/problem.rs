@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{MAX_METRICS, MAX_POLICY_BYTES, MAX_RETRIES, MAX_RULES, MAX_SCRIPT_BYTES};
+use crate::ledger::MAX_FAILURES;
 use crate::names::POLICY_KEY;
 
 /// Errors shown of one policy: what does not fit on a screen is not read, and the author fixes from the top.
@@ -69,6 +70,8 @@ pub enum Problem {
     Zero,
     #[error("{0} rules are too many: at most {MAX_RULES} are allowed")]
     TooManyRules(usize),
+    #[error("{0} times are too many: at most {MAX_FAILURES} failures of a pod are counted")]
+    TooOften(u32),
     #[error("{0} metrics are too many: at most {MAX_METRICS} are allowed")]
     TooManyMetrics(usize),
     #[error("{} is not a quorum: write majority, a number of pods such as 2, or a percentage from 1% to 100%", quote(.0))]

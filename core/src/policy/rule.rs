@@ -48,8 +48,8 @@ pub enum Condition {
         causes: Vec<reason::Start>,
         /// How often.
         times: u32,
-        /// Within this time; `None` only when once is enough.
-        within: Option<Duration>,
+        /// Within this time.
+        within: Duration,
     },
 }
 

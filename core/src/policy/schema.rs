@@ -397,9 +397,9 @@ pub(super) struct Condition {
     #[serde(rename = "for")]
     pub(super) during: Option<Spanned<Time>>,
     /// How often it must have failed; 1
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 5))]
     pub(super) times: Option<Spanned<u32>>,
-    /// Within this time
+    /// Within this time; 10m
     pub(super) within: Option<Spanned<Time>>,
 }
 

@@ -5,6 +5,7 @@
 mod clients;
 mod drain;
 mod large;
+mod nodes;
 mod pinning;
 mod priority;
 mod rotation;

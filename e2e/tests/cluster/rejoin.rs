@@ -2,8 +2,10 @@
 
 use guardian_core::ledger::Verdict;
 use guardian_e2e::ledger::attempts;
-use guardian_e2e::{Outcome, application, container_id, namespace, policy};
+use guardian_e2e::{Outcome, application, container_id, is_ready, namespace, policy, until};
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
 
 use crate::admission::policy_text;
 
@@ -58,6 +60,41 @@ async fn a_rejoin_that_never_succeeds_ends_after_its_retries_with_a_warning() ->
         let second = ns.kill_server("app-1").await?;
         ns.until_answered("app", "app-1", &container_id(&second), Verdict::Succeeded).await?;
         assert_eq!(ns.kubectl.exec("app-0", &["cat", "/data/runs"]).await?.trim(), "3");
+        Ok(())
+    })
+    .await
+}
+
+/// A container that is ended because its probe failed looks like one that crashed; the kubelet's Event tells them apart.
+#[tokio::test]
+async fn a_container_that_its_liveness_probe_has_ended_is_told_so() -> Outcome {
+    namespace::enabled("liveness", async |ns| {
+        let text = policy_text("app", "hooks: {rejoin: {command: [sh, -c, 'echo \"$GUARDIAN_REASON\" >> /data/reasons']}}");
+        let mut set = application("app", 2);
+        let container = &mut set["spec"]["template"]["spec"]["containers"][0];
+        // It ends at once and without an error when it is told to: a graceful end is no crash either.
+        container["command"] = json!(["sh", "-c", "rm -f /data/sick; trap 'exit 0' TERM; sleep 86400 & wait"]);
+        container["livenessProbe"] =
+            json!({"exec": {"command": ["sh", "-c", "test ! -e /data/sick"]}, "periodSeconds": 1, "failureThreshold": 1});
+        ns.kubectl.apply_objects(&[policy("app", &text, &[]), set]).await?;
+        ns.ready("app-0").await?;
+        let before = ns.ready("app-1").await?;
+        ns.kubectl.exec("app-1", &["touch", "/data/sick"]).await?;
+        let pods = ns.api::<Pod>();
+        let back = until(&pods, "app-1", "its container runs again", |pod| {
+            if container_id(pod) != container_id(&before) && is_ready(pod).is_ok() { Ok(()) } else { Err(container_id(pod)) }
+        })
+        .await?;
+        ns.until_answered("app", "app-1", &container_id(&back), Verdict::Succeeded).await?;
+        assert_eq!(ns.kubectl.exec("app-1", &["cat", "/data/reasons"]).await?, "LivenessFailed\n");
+
+        let crashed = ns.kill_server("app-1").await?;
+        ns.until_answered("app", "app-1", &container_id(&crashed), Verdict::Succeeded).await?;
+        assert_eq!(
+            ns.kubectl.exec("app-1", &["cat", "/data/reasons"]).await?,
+            "LivenessFailed\nCrash\n",
+            "the older Event does not count"
+        );
         Ok(())
     })
     .await

@@ -7,6 +7,7 @@ mod keep_budget;
 mod label_role;
 mod label_serving;
 mod mark;
+mod release;
 mod run_hook;
 mod select_serving;
 
@@ -106,14 +107,20 @@ impl Hands {
         refused
     }
 
-    /// Evicts the pods that a decision, which is written, wants made anew.
-    pub(super) async fn evict(&self, observed: &Observed, decision: &Decision) -> Vec<Held> {
+    /// Evicts the pods that a decision, which is written, wants made anew, and deletes those that were fenced.
+    pub(super) async fn remove(&self, observed: &Observed, decision: &Decision) -> Vec<Held> {
         let mut refused = Vec::new();
         for step in &decision.steps {
-            if let Step::Recreate { pod, pod_uid, .. } = step {
-                let asked = evict::pod(&self.client, &observed.namespace, pod, pod_uid).await;
-                refused.extend(asked.err().and_then(|error| held("recreate", &error)));
-            }
+            let (scenario, asked) = match step {
+                Step::Recreate { pod, pod_uid, .. } => {
+                    ("recreate", evict::pod(&self.client, &observed.namespace, pod, pod_uid).await)
+                }
+                Step::Release { pod, pod_uid, .. } => {
+                    ("fence", release::pod(&self.client, &observed.namespace, pod, pod_uid).await)
+                }
+                _ => continue,
+            };
+            refused.extend(asked.err().and_then(|error| held(scenario, &error)));
         }
         refused
     }

@@ -28,12 +28,14 @@ pub(crate) fn prepared(observed: &Observed, policy: &Policy, state: &State, run_
     let me = observed.pods.iter().find(|(_, pod)| pod.uid == run.pod_uid).map(|(ordinal, _)| *ordinal).or(episode.ordinal);
     let label = me.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.role.clone());
     let ip = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.ip.clone());
+    let node = episode.ordinal.and_then(|n| observed.pods.get(&n)).and_then(|pod| pod.node.as_ref()).map(|node| &node.name);
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();
     let of_guardian = [
         ("GUARDIAN_REASON", episode.reason.clone()),
         ("GUARDIAN_RUN_ID", run_id.to_owned()),
         ("GUARDIAN_ATTEMPT", run.attempt.to_string()),
         ("GUARDIAN_ABOUT", episode.pod.clone()),
+        ("GUARDIAN_NODE", text(node)),
         ("GUARDIAN_ROLE", text(label.as_ref())),
         ("GUARDIAN_PRIMARY", primary(observed, policy).map(|n| dns_name(observed, n)).unwrap_or_default()),
         ("GUARDIAN_OLD_IP", text(episode.old_ip.as_ref())),

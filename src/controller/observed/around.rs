@@ -1,10 +1,11 @@
-//! What stands around a set and selects its pods: Services and PodDisruptionBudgets.
+//! What stands around a set: the Services and PodDisruptionBudgets that select its pods, and the nodes on which they run.
 
 use std::collections::BTreeMap;
 
 use guardian_core::policy::Selector;
 use guardian_core::{lifecycle, names};
-use k8s_openapi::api::core::v1::Service as CoreService;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node as CoreNode, Service as CoreService};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget as CoreBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -20,6 +21,39 @@ const PER_POD: [&str; 5] = [
     names::ROLE,
     names::SERVING,
 ];
+
+/// A node.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = "CoreNode")]
+pub(in crate::controller) struct Node {
+    pub(in crate::controller) metadata: ObjectMeta,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeStatus {
+    #[serde(default)]
+    conditions: Vec<NodeCondition>,
+    #[serde(default)]
+    node_info: NodeInfo,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    last_transition_time: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct NodeInfo {
+    #[serde(rename = "bootID", default)]
+    boot_id: String,
+}
 
 /// A PodDisruptionBudget.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -57,6 +91,29 @@ struct ServiceSpec {
     cluster_ip: String,
     #[serde(default)]
     publish_not_ready_addresses: bool,
+}
+
+impl Node {
+    /// Drops what is never read.
+    pub(in crate::controller) fn slim(&mut self) {
+        keep(&mut self.metadata, &[], &[]);
+        self.status.conditions.retain(|condition| condition.kind == "Ready");
+    }
+
+    /// Since when nobody hears of it.
+    pub(in crate::controller) fn silent_since(&self) -> Option<Timestamp> {
+        let silent = self.status.conditions.iter().find(|c| c.kind == "Ready" && c.status == "Unknown")?;
+        Some(silent.last_transition_time.unwrap_or(Timestamp::UNIX_EPOCH))
+    }
+
+    /// As the core sees it.
+    pub(in crate::controller) fn observed(&self) -> lifecycle::Node {
+        lifecycle::Node {
+            name: self.metadata.name.clone().unwrap_or_default(),
+            boot: self.status.node_info.boot_id.clone(),
+            silent_since: self.silent_since(),
+        }
+    }
 }
 
 impl Budget {

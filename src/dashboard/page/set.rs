@@ -64,16 +64,19 @@ fn item(change: &Change) -> Markup {
     }
 }
 
-/// What goes on, and what was given up.
+/// What goes on, what was given up, and what is due and not done.
 pub(super) fn doing(set: &Set) -> Markup {
     let Some(kept) = set.kept() else { return html! {} };
-    let (open, given_up) = (&kept.state.episodes, &kept.state.given_up);
+    let (open, given_up, holds) = (&kept.state.episodes, &kept.state.given_up, &kept.state.holds);
     html! {
-        @if !open.is_empty() || !given_up.is_empty() {
+        @if !open.is_empty() || !given_up.is_empty() || !holds.is_empty() {
             section aria-labelledby="doing-h" {
                 h2 #doing-h { "Going on" }
                 @for (scenario, what) in given_up {
                     p.because { (words::badge(Tone::Bad, "given up")) " " b { (scenario) } ": " (what.why) }
+                }
+                @for hold in holds {
+                    p.because { (words::badge(Tone::Wait, "held")) " " b { (hold.reason) } ": " (hold.why) span.sub { ", since " (words::age(hold.since)) } }
                 }
                 @if !open.is_empty() {
                     table.stacks role="table" aria-labelledby="doing-h" {

@@ -112,7 +112,7 @@ fn a_target_names_the_pods_and_another_pod_may_be_named_instead() {
     three.stop(0, "Error", 1);
     assert_eq!(chosen(&three, "any", None), "2", "one that is ready");
     assert_eq!(chosen(&three, "all", None), "pod redis-0 is up, and its container redis does not run");
-    three.observed.pods.get_mut(&2).unwrap().terminating = true;
+    three.observed.pods.get_mut(&2).unwrap().deleted = Some(Timestamp::UNIX_EPOCH);
     assert_eq!(chosen(&three, "own", Some("redis-2")), "pod redis-2 is being deleted");
     three.observed.pods.remove(&1);
     assert!(chosen(&three, "own", Some("redis-1")).starts_with("pod redis-1 is not there, or has no runner"));

@@ -98,7 +98,7 @@ fn nothing_is_begun_for_whom_it_is_of_no_use() {
     let table: [(&str, Spoil); 6] = [
         ("it has not the role", |e| roles(e, ["replica", "primary", "replica"])),
         ("it is not ready", |e| e.observed.pods.get_mut(&0).unwrap().ready = false),
-        ("it is going", |e| e.observed.pods.get_mut(&0).unwrap().terminating = true),
+        ("it is going", |e| e.observed.pods.get_mut(&0).unwrap().deleted = Some(jiff::Timestamp::UNIX_EPOCH)),
         ("its time is over", |e| e.later(100)),
         ("it is another pod", |e| e.observed.hand_overs[0].pod_uid = "older".into()),
         ("the policy moves no role", |e| e.policy.as_mut().unwrap().hooks.switchover = None),

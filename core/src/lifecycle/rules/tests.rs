@@ -223,3 +223,150 @@ fn a_task_that_fails_is_recorded_and_the_rule_goes_on() {
     example.pass();
     assert_eq!(example.hooks(), ["tasks.a redis-0", "tasks.b redis-0"]);
 }
+
+const CRASHES: &str = "\
+hooks: {rejoin: {command: [rejoin]}}
+rules:
+- name: crash-loop
+  when: {cause: [Crash, OOMKilled], times: 3, within: 10m}
+  do: [{run: repair}, recreate]
+  undo: [{run: praise}]
+tasks:
+  repair: {command: [repair]}
+  praise: {command: [praise]}
+";
+
+impl Example {
+    /// So many seconds pass; what is begun meanwhile succeeds.
+    fn live(&mut self, seconds: i64) {
+        for _ in 0..seconds / 5 {
+            self.pass();
+            for run in self.observed.running.clone() {
+                self.end(&run, outcome(RunResult::Exited { code: 0 }));
+            }
+            self.pass();
+            self.later(5);
+        }
+    }
+
+    fn crashes(&mut self, ordinal: u32, reason: &str, code: i32) {
+        self.stop(ordinal, reason, code);
+        self.run_again(ordinal);
+        self.live(40);
+    }
+
+    /// The tasks that were run.
+    fn tasks(&self) -> Vec<String> {
+        self.hooks().into_iter().filter(|run| run.starts_with("tasks.")).collect()
+    }
+}
+
+#[test]
+fn a_rule_by_cause_sets_in_at_its_count_and_goes_on_only_after_another_failure() {
+    let mut example = example(CRASHES);
+    example.live(10);
+    example.crashes(1, "Error", 137);
+    example.crashes(1, "OOMKilled", 137);
+    example.crashes(1, "Completed", 0);
+    assert_eq!(example.tasks(), Vec::<String>::new(), "an end without an error is not meant");
+    example.crashes(0, "Error", 1);
+    assert_eq!(example.tasks(), Vec::<String>::new(), "another pod counts for itself");
+    example.crashes(1, "Error", 137);
+    assert_eq!(example.tasks(), ["tasks.repair redis-1"]);
+    example.live(120);
+    assert_eq!(example.evicted, Vec::<String>::new(), "it has helped");
+    example.crashes(1, "Error", 137);
+    example.evicted.dedup();
+    assert_eq!(example.evicted, ["redis-1"]);
+    let done = example.done();
+    for (line, words) in done.iter().zip([
+        "redis-1 Noted rule crash-loop sets in: 3 within 600 s: Crash, OOMKilled since",
+        "redis-1 Succeeded rule crash-loop: tasks.repair succeeded",
+    ]) {
+        assert!(line.starts_with(words), "{words}: {done:#?}");
+    }
+}
+
+/// Else a pod that was made anew would be made anew at once, for what the one before did.
+#[test]
+fn failures_that_a_rule_has_acted_on_count_for_it_no_more() {
+    let mut example = example(&CRASHES.replace("{run: repair}, ", ""));
+    example.live(10);
+    for _ in 0..3 {
+        example.crashes(1, "Error", 137);
+    }
+    assert_eq!(example.evicted.pop().unwrap(), "redis-1");
+    example.evicted.clear();
+    example.new_pod(1);
+    example.live(60);
+    for _ in 0..2 {
+        example.crashes(1, "Error", 137);
+    }
+    assert_eq!(example.evicted, Vec::<String>::new());
+    example.crashes(1, "Error", 137);
+    assert_eq!(example.evicted[0], "redis-1", "the new pod has failed three times itself");
+}
+
+#[test]
+fn a_rule_by_cause_is_over_and_undone_when_its_time_has_passed_without_a_failure() {
+    let mut example = example(CRASHES);
+    example.live(10);
+    for _ in 0..3 {
+        example.crashes(1, "Error", 137);
+    }
+    example.live(500);
+    assert_eq!(example.tasks(), ["tasks.repair redis-1"]);
+    example.live(120);
+    assert_eq!(example.tasks(), ["tasks.repair redis-1", "tasks.praise redis-1"]);
+    assert!(example.ledger.state.rules.is_empty());
+    example.live(600);
+    assert_eq!(example.tasks().len(), 2, "it does not set in again by itself");
+}
+
+#[test]
+fn failures_that_are_old_or_were_answered_before_anybody_counted_count_for_nothing() {
+    let mut late = example(CRASHES);
+    late.policy = Some(policy("hooks: {rejoin: {command: [rejoin]}}"));
+    for _ in 0..3 {
+        late.crashes(1, "Error", 137);
+    }
+    late.policy = Some(policy(CRASHES));
+    late.live(60);
+    assert_eq!(late.tasks(), Vec::<String>::new(), "nobody counted them");
+
+    let mut slow = example(CRASHES);
+    slow.live(10);
+    for _ in 0..4 {
+        slow.crashes(1, "Error", 137);
+        slow.live(300);
+    }
+    assert_eq!(slow.tasks(), Vec::<String>::new(), "never three of them within ten minutes");
+}
+
+/// Several restarts between two looks are that many failures.
+#[test]
+fn restarts_that_nobody_saw_are_counted_too() {
+    let mut example = example(CRASHES);
+    example.live(10);
+    for _ in 0..3 {
+        example.stop(1, "Error", 137);
+        example.run_again(1);
+    }
+    example.live(40);
+    assert_eq!(example.tasks(), ["tasks.repair redis-1"]);
+}
+
+#[test]
+fn a_pod_is_made_anew_by_a_rule_only_while_the_quorum_holds_without_it() {
+    let mut example = example(&CRASHES.replace("{run: repair}, ", ""));
+    example.live(10);
+    example.observed.pods.get_mut(&0).unwrap().ready = false;
+    for _ in 0..3 {
+        example.crashes(1, "Error", 137);
+    }
+    assert_eq!(example.evicted, Vec::<String>::new());
+    assert!(example.decide().holds.iter().any(|held| held.reason == Hold::Quorum), "{:?}", example.decide().holds);
+    example.observed.pods.get_mut(&0).unwrap().ready = true;
+    example.live(20);
+    assert_eq!(example.evicted[0], "redis-1");
+}

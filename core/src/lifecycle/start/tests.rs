@@ -217,8 +217,8 @@ fn nothing_runs_in_a_container_that_does_not() {
     example.stop(0, "Error", 1);
     assert_eq!(example.decide(), Decision::default(), "it waits for its back-off");
     example.run_again(0);
-    example.observed.pods.get_mut(&0).unwrap().terminating = true;
-    assert_eq!(example.decide(), Decision::default(), "it is being deleted");
+    example.observed.pods.get_mut(&0).unwrap().deleted = Some(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(Decision { wake: None, ..example.decide() }, Decision::default(), "it is being deleted");
     example.new_pod(0);
     *example.container(0) = Default::default();
     assert_eq!(example.decide(), Decision::default(), "its image cannot be pulled");

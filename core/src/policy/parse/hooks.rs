@@ -91,7 +91,7 @@ impl Check<'_> {
                 .map(|h| self.named(h, Terms::of("postMortem", Controller, &[Pods::Itself, Pods::Any]))),
             freeze: hooks.freeze.map(|h| self.freeze(h)),
             thaw: self.coming(hooks.thaw, Terms::of("thaw", Controller, &[])),
-            fence: self.coming(hooks.fence, Terms::of("fence", Controller, PEER)),
+            fence: hooks.fence.map(|h| self.named(h, Terms::of("fence", Controller, PEER))),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_saphyr::Location;
 
 use super::{Check, scalars};
+use crate::ledger::MAX_FAILURES;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{self, Scalar, Spanned};
 use crate::policy::{Action, Amount, Budget, Condition, MAX_RULES, MAX_TIMEOUT, Resource, Rule, Threshold, Until, yaml};
@@ -17,6 +18,9 @@ enum Measure {
     Usage(Resource),
     Metric,
 }
+
+/// How long a failure counts where the policy does not say.
+const WITHIN: Duration = Duration::from_secs(600);
 
 /// Reasons of what is run although nothing has failed or started.
 const ASKED_FOR: [reason::Start; 2] = [reason::Start::Requested, reason::Start::Rule];
@@ -57,10 +61,7 @@ impl Check<'_> {
         let Spanned { value: c, referenced: at } = condition;
         match (&c.usage, &c.metric, &c.cause) {
             (Some(_), None, None) | (None, Some(_), None) => self.value(path, at, c),
-            (None, None, Some(_)) => {
-                self.later(&format!("{path}.cause"));
-                self.cause(path, c)
-            }
+            (None, None, Some(_)) => self.cause(path, c),
             _ => {
                 self.error(path, at, Problem::OneCondition);
                 None
@@ -120,10 +121,13 @@ impl Check<'_> {
             }
         }
         let times = c.times.as_ref().map_or(1, |t| self.at_least_one(format!("{path}.times"), t));
-        if let Some(at) = c.times.filter(|t| t.value > 1).map(|t| t.referenced) {
+        if let Some(at) = c.times.as_ref().filter(|t| t.value > 1).map(|t| t.referenced) {
             self.needs(format!("{path}.times"), at, c.within.is_some(), "times", "`within`: a time, such as 10m");
         }
-        let within = c.within.map(|w| self.duration(format!("{path}.within"), Some(w), Duration::ZERO, MAX_TIMEOUT));
+        if let Some(times) = c.times.filter(|times| usize::try_from(times.value).is_ok_and(|times| times > MAX_FAILURES)) {
+            self.error(format!("{path}.times"), times.referenced, Problem::TooOften(times.value));
+        }
+        let within = self.duration(format!("{path}.within"), c.within, WITHIN, MAX_TIMEOUT);
         Some(Condition::Cause { causes: known, times, within })
     }
 
@@ -196,7 +200,7 @@ impl Check<'_> {
             schema::Action::Recreate | schema::Action::Run(_) => (true, "", ""),
         };
         self.needs(path, at, there, what, needed);
-        if matches!(action.value, schema::Action::Recreate | schema::Action::Resize | schema::Action::Freeze) {
+        if matches!(action.value, schema::Action::Resize | schema::Action::Freeze) {
             self.later(path);
         }
         match action.value {
