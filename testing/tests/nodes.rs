@@ -136,9 +136,9 @@ async fn a_container_that_its_probe_has_ended_is_told_from_one_that_crashed() {
         for n in 1..=3 {
             sleep(Duration::from_secs(60)).await;
             if n == 2 {
-                stage.restart_container(0, "Error", 137)
+                stage.restart_container(0, "Error", 137);
             } else {
-                stage.fail_liveness(0)
+                stage.fail_liveness(0);
             }
             stage.until("it has rejoined", |s| s.hooks().len() == n).await;
             stage.until_settled().await;
