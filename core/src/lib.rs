@@ -13,6 +13,7 @@ pub mod names;
 pub mod policy;
 pub mod probe;
 pub mod reason;
+pub mod rehearse;
 pub mod role;
 pub mod sim;
 pub mod standing;

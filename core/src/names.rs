@@ -20,6 +20,9 @@ pub const GUARDED: &str = "stateful-guardian.io/guarded";
 pub const ROLE: &str = "stateful-guardian.io/role";
 /// Pod label, written into the template where the policy has `traffic`: `"true"` where its Services may send to the pod.
 pub const SERVING: &str = "stateful-guardian.io/serving";
+/// Labels that the pods of one set do not have in common.
+pub const PER_POD: [&str; 5] =
+    ["statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index", "controller-revision-hash", ROLE, SERVING];
 /// Pod annotation: until when no Service of `traffic` sends to the pod, and why: `2026-11-21T12:00:00Z too many connections`.
 pub const SHED: &str = "stateful-guardian.io/shed";
 /// Template annotation: the record of what was written and what stood there before.

@@ -276,8 +276,7 @@ impl Pass<'_> {
         }
         let stored = self.context.ledgers.load(self.key, &self.observed.set.uid).await?;
         let decision = decide(self.observed, self.policy, &stored.ledger.state, now);
-        let state =
-            if decision.steps.iter().any(Step::is_written) { self.write(stored, &decision).await? } else { stored.ledger.state };
+        let state = if decision.is_written() { self.write(stored, &decision).await? } else { stored.ledger.state };
         self.context.runs.keep_only(self.key, |id| state.runs.contains_key(id));
         for run_id in decision.steps.iter().filter_map(Step::starts) {
             let order = action::order(self.observed, self.policy, &state, run_id);
@@ -291,10 +290,7 @@ impl Pass<'_> {
 
     /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
     async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<State, PassError> {
-        stored.ledger.state.sees(&self.observed.set.uid, &self.observed.set.ordinals);
-        for step in &decision.steps {
-            step.apply(&mut stored.ledger);
-        }
+        decision.write(self.observed, &mut stored.ledger);
         for record in decision.steps.iter().filter_map(Step::record) {
             self.context.recorder.announce(self.observed, record).await;
         }

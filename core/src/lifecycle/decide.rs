@@ -8,7 +8,7 @@ use super::room::Room;
 use super::step::Step;
 use super::traffic::{self, Reselect, Serve};
 use super::{bootstrap, command, fence, hand_over, levels, life, roles, rules, start};
-use crate::ledger::State;
+use crate::ledger::{Ledger, State};
 use crate::policy::Policy;
 use crate::reason;
 
@@ -138,6 +138,22 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
 }
 
 impl Decision {
+    /// Does it change the ledger?
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.steps.iter().any(Step::is_written)
+    }
+
+    /// Writes all of its steps down, and what was seen of the set with them; nothing where no step is written.
+    pub fn write(&self, observed: &Observed, ledger: &mut Ledger) {
+        if self.is_written() {
+            ledger.state.sees(&observed.set.uid, &observed.set.ordinals);
+        }
+        for step in &self.steps {
+            step.apply(ledger);
+        }
+    }
+
     /// Does it wait for what a person says in the ledger?
     #[must_use]
     pub fn asks_person(&self) -> bool {

@@ -182,12 +182,7 @@ impl Example {
     /// Decides, writes, and hands over, as the controller does.
     pub(super) fn pass(&mut self) -> Decision {
         let decision = self.decide();
-        if decision.steps.iter().any(Step::is_written) {
-            self.ledger.state.sees(&self.observed.set.uid, &self.observed.set.ordinals);
-        }
-        for step in &decision.steps {
-            step.apply(&mut self.ledger);
-        }
+        decision.write(&self.observed, &mut self.ledger);
         for step in &decision.steps {
             if let Step::Recreate { pod, .. } = step {
                 self.evicted.push(pod.clone());

@@ -31,6 +31,7 @@ pub use decide::{Decision, Held, Levels, Relabel, decide};
 pub use gauge::{Gauge, Measured};
 pub use observed::{Container, Departed, HandOver, Node, Observed, Pod, RunEnd, Set, Terminated, Volume};
 pub use roles::primary;
+pub(crate) use room::quorum;
 pub use rules::rule_key;
 pub use step::{RuleChange, Settles, Step};
 pub use traffic::{Reselect, Serve, Service, ShedRequest};

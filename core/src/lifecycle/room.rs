@@ -8,7 +8,7 @@ use crate::ledger::{Scope, State};
 use crate::policy::{Policy, Quorum};
 
 /// How many pods must stay ready. Below three replicas it is at most one less than there are: else nothing could ever be done.
-pub(super) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
+pub(crate) fn quorum(policy: Option<&Policy>, observed: &Observed) -> usize {
     let replicas = observed.set.ordinals.len();
     let asked = policy.and_then(|policy| policy.protect.quorum).unwrap_or(Quorum::Majority);
     let asked = usize::try_from(asked.of(u64::try_from(replicas).unwrap_or(u64::MAX))).unwrap_or(usize::MAX);

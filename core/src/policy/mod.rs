@@ -31,6 +31,7 @@ pub use problem::{Invalid, PolicyError, Problem};
 pub use rule::{Action, Amount, Budget, Condition, Resource, Rule, Threshold, Until};
 pub use schema::json_schema;
 pub use selector::{Requirement, Selector};
+pub(crate) use yaml::nearest;
 
 /// `apiVersion` of the policy document.
 pub const API_VERSION: &str = "stateful-guardian.io/v1alpha1";

@@ -111,7 +111,7 @@ fn unknown_key(key: &str, expected: &[&'static str]) -> Problem {
 }
 
 /// The candidate that a person most likely meant: at most a third of its letters differ.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     candidates
         .filter(|candidate| candidate.len().abs_diff(word.len()) * 3 <= candidate.len().max(3))
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))

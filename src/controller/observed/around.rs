@@ -13,15 +13,6 @@ use serde_json::Value;
 
 use super::{StatefulSet, keep};
 
-/// Labels that the pods of one set do not have in common.
-const PER_POD: [&str; 5] = [
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-    "controller-revision-hash",
-    names::ROLE,
-    names::SERVING,
-];
-
 /// A node.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
 #[resource(inherit = "CoreNode")]
@@ -130,7 +121,7 @@ impl Budget {
         let is_ours = is_marked && set.metadata.name.as_deref().is_some_and(|set| name == lifecycle::budget_name(set));
         let selects = || {
             // What each pod has of its own may be what the selector wants, at some time.
-            let selector = Selector::read(&self.spec.selector)?.without(&PER_POD);
+            let selector = Selector::read(&self.spec.selector)?.without(&names::PER_POD);
             Some(selector.matches(&set.spec.template.metadata.labels))
         };
         (is_ours || selects() == Some(true)).then_some(lifecycle::Budget {
@@ -153,7 +144,7 @@ impl Service {
     /// As the core sees it; `None` where it selects no pod of the set.
     pub(in crate::controller) fn observed(&self, set: &StatefulSet) -> Option<lifecycle::Service> {
         let (metadata, spec) = (&self.metadata, &self.spec);
-        let selector = Selector { labels: spec.selector.clone(), requirements: Vec::new() }.without(&PER_POD);
+        let selector = Selector { labels: spec.selector.clone(), requirements: Vec::new() }.without(&names::PER_POD);
         if spec.selector.is_empty() || !selector.matches(&set.spec.template.metadata.labels) {
             return None;
         }
