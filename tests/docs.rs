@@ -30,6 +30,7 @@ fn every_link_of_a_page_leads_to_a_file() {
         "docs/operations.md",
         "docs/dashboard.md",
         "docs/lint.md",
+        "docs/rehearse.md",
         "docs/faults.md",
         "e2e/cluster/README.md",
     ] {

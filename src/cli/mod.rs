@@ -1,5 +1,6 @@
 //! The command line. One file a subcommand; each turns its flags into a typed configuration, runs, and gives an exit code:
-//! 0 done, 1 failed (the reason is on standard error), 2 wrong usage. `run` passes on that of what it has run.
+//! 0 done, 1 failed (the reason is on standard error), 2 wrong usage. `run` passes on that of what it has run; 3 of `rehearse` says that
+//! something is left.
 
 mod adopt;
 mod approve;
@@ -20,6 +21,7 @@ mod ledger;
 mod lint;
 mod manifests;
 mod process;
+mod rehearse;
 mod run;
 mod shed;
 mod status;
@@ -47,6 +49,7 @@ pub struct Cli {
 enum Command {
     Inject(inject::Args),
     Lint(lint::Args),
+    Rehearse(rehearse::Args),
     Explain(explain::Args),
     Status(status::Args),
     History(history::Args),
@@ -108,6 +111,10 @@ impl Cli {
         match self.command {
             Command::Inject(args) => finish(inject::run(&args)),
             Command::Lint(args) => finish(lint::run(&args)),
+            Command::Rehearse(args) => match rehearse::run(&args) {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => finish_or(Err(error), rehearse::RehearseError::is_usage),
+            },
             Command::Explain(args) => finish(explain::run(&args)),
             Command::Status(args) => finish(status::run(&args)),
             Command::History(args) => finish_or(history::run(&args), history::HistoryError::is_usage),
