@@ -29,11 +29,12 @@ fn kubectl_is_told_subcommands_flags_and_values() {
     only(&["enable", "--appr"], &["--approve"]);
     only(&["lint", "-o", ""], &["text", "json", "yaml"]);
     only(&["audit", "--follow", "--output", "t"], &["table"]);
+    only(&["rehearse", "--scenario", "cr"], &["crash"]);
     only(&["completion", "ba"], &["bash"]);
     only(&["enable", "sh"], &[]);
     assert_eq!(completed(&["lint", "-f", "ex"]), (vec![], ":0".to_owned()), "a shell knows the names of files");
     let (all, _) = completed(&[""]);
-    for subcommand in ["enable", "disable", "approve", "status", "explain", "lint", "audit", "check"] {
+    for subcommand in ["enable", "disable", "approve", "status", "explain", "rehearse", "lint", "audit", "check"] {
         assert!(all.iter().any(|word| word == subcommand), "{subcommand} is among {all:?}");
     }
 }

@@ -138,12 +138,12 @@ impl World<'_> {
     /// Keeps what is kept; says whether anything was not as it should be.
     fn keep(&mut self, levels: &Levels) -> bool {
         for mark in &levels.marks {
-            let volumes = self.observed.volumes.iter_mut().filter(|(_, volume)| volume.uid == mark.uid);
-            let marked: Vec<u32> = volumes.map(|(ordinal, volume)| (*ordinal, volume.is_member = true).0).collect();
-            for ordinal in marked {
-                let name = self.name(ordinal);
-                self.tell(What::Level, Some(&name), format!("claim {} is marked: it holds the data of a member", mark.claim));
-            }
+            let Some((ordinal, volume)) = self.observed.volumes.iter_mut().find(|(_, volume)| volume.uid == mark.uid) else {
+                continue;
+            };
+            volume.is_member = true;
+            let name = format!("{}-{ordinal}", self.observed.set.name);
+            self.tell(What::Level, Some(&name), format!("claim {} is marked: it holds the data of a member", mark.claim));
         }
         for change in &levels.roles {
             if let Some(pod) = self.observed.pods.values_mut().find(|pod| pod.uid == change.pod_uid) {

@@ -1,6 +1,7 @@
 //! A model of what the API server keeps: objects under names, one version for all, compare-and-swap, and a log of changes to watch.
 //!
-//! Scripted API servers and rehearsals stand on it. It knows no HTTP and no types: an object is JSON, as it is on the wire.
+//! Scripted API servers stand on it. It knows no HTTP and no types: an object is JSON, as it is on the wire. [Rehearsals](crate::rehearse) need no
+//! objects, and have a model of their own.
 
 #![expect(
     clippy::indexing_slicing,
