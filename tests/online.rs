@@ -277,7 +277,7 @@ fn check_names_what_is_missing_and_what_to_do() {
     let document: Value = serde_json::from_str(&checked.stdout).expect("one JSON document");
     let checks = document["checks"].as_array().expect("checks");
     let failed: Vec<&str> = checks.iter().filter(|c| c["state"] == "failed").filter_map(|c| c["name"].as_str()).collect();
-    // Three Deployments, the endpoints, two configurations, the rights of two ServiceAccounts, the RoleBinding; and this server lets a
+    // Three Deployments, the endpoints, two configurations, the rights of two ServiceAccounts, of one of them twice, the RoleBinding; and this server lets a
     // broken policy through.
     let expected = [
         "deployment",
@@ -286,6 +286,7 @@ fn check_names_what_is_missing_and_what_to_do() {
         "endpoints",
         "webhooks",
         "webhooks",
+        "rights",
         "rights",
         "rights",
         "namespace",
@@ -311,7 +312,7 @@ fn check_names_what_is_missing_and_what_to_do() {
         "ok       namespace shop: enabled, and the controller has its rights",
         "FAILED   webhooks MutatingWebhookConfiguration/stateful-guardian: there is none",
         "kubectl apply -k manifests/base",
-        "guardian: 6 checks failed",
+        "guardian: 7 checks failed",
     ] {
         assert!(text.stdout.contains(words) || text.stderr.contains(words), "{words}: {}{}", text.stdout, text.stderr);
     }

@@ -13,19 +13,28 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 12] = [
+const CONTROLLER: [Right; 14] = [
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
     ("list", "policy", "poddisruptionbudgets", ""),
     ("create", "policy", "poddisruptionbudgets", ""),
     ("delete", "policy", "poddisruptionbudgets", ""),
     ("patch", "", "pods", ""),
+    ("delete", "", "pods", ""),
+    ("list", "", "events", ""),
     ("patch", "", "services", ""),
     ("list", "discovery.k8s.io", "endpointslices", ""),
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),
     ("create", "events.k8s.io", "events", ""),
+];
+/// What the controller must be allowed to do in the whole cluster.
+const CONTROLLER_EVERYWHERE: [Right; 4] = [
+    ("watch", "", "pods", ""),
+    ("watch", "", "nodes", ""),
+    ("watch", "", "persistentvolumeclaims", ""),
+    ("watch", "apps", "statefulsets", ""),
 ];
 /// What the webhook must be allowed to do in the whole cluster.
 const WEBHOOK: [Right; 4] = [
@@ -38,6 +47,7 @@ const WEBHOOK: [Right; 4] = [
 pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place]) -> Vec<Check> {
     let mut checks = own(cluster, installation).await;
     checks.push(service_account(cluster, installation, "guardian-webhook", None, &WEBHOOK).await);
+    checks.push(service_account(cluster, installation, "guardian-controller", None, &CONTROLLER_EVERYWHERE).await);
     let mut progress = Progress::start();
     for place in places.iter().filter(|place| place.enabled) {
         progress.say(&format!("asking for rights in namespace {}", place.name));
@@ -50,9 +60,14 @@ pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place
 async fn own(cluster: &Cluster, installation: &str) -> Vec<Check> {
     let enable = [("patch", "", "namespaces", ""), ("create", "rbac.authorization.k8s.io", "rolebindings", "")];
     let audit = [("get", "", "pods", "log")];
+    let run = [("create", "", "pods", "exec"), ("update", "", "configmaps", "")];
     let mut checks = Vec::new();
-    for (what, namespace, rights) in [("guardian enable", None, &enable[..]), ("guardian audit", Some(installation), &audit[..])]
-    {
+    let all = [
+        ("guardian enable", None, &enable[..]),
+        ("guardian audit", Some(installation), &audit[..]),
+        ("guardian run in every namespace", None, &run[..]),
+    ];
+    for (what, namespace, rights) in all {
         let mut missing = None;
         for right in rights {
             match may(cluster, attributes(*right, namespace)).await {
