@@ -12,7 +12,7 @@
 //! | `roles`, [`samples`](Samples) | what they say |
 //! | `stops` | pods that stop are told why |
 //! | `sight` | the same view of one set, for the command line |
-//! | `record` | what the world is told |
+//! | `record`, `metrics` | what the world is told |
 //! | `lease` | who leads |
 
 mod action;
@@ -24,6 +24,7 @@ mod exec;
 mod hand_over;
 mod lease;
 mod ledger;
+mod metrics;
 mod observed;
 mod policies;
 mod queue;
@@ -72,8 +73,9 @@ use action::Hands;
 use collect::Collector;
 use evidence::Evidence;
 use ledger::{Ledgers, Stored};
+use metrics::Metrics;
 use observed::StatefulSet;
-use record::{Metrics, Recorder};
+use record::Recorder;
 use runs::Runs;
 use watch::Cluster;
 
@@ -217,8 +219,10 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     let Some(mut observed) = context.cluster.observe(&set, &context.runs) else {
         context.recorder.forget(&key);
         context.collector.forget(&key);
+        context.recorder.metrics.guards(&key, context.cluster.is_guarded(&set));
         return Ok(Action::await_change());
     };
+    context.recorder.metrics.guards(&key, context.cluster.is_guarded(&set));
     let held = |reason, why| Held { scenario: "", reason, why };
     let guard = context.cluster.guard(&set);
     context.collector.keep(&key, guard.policy(), action::questions(&observed, guard.policy()));
@@ -271,12 +275,14 @@ impl Pass<'_> {
         if let Some(remembered) = self.context.ledgers.remembered(self.key) {
             let decision = decide(self.observed, self.policy, &remembered, now);
             if decision.steps.is_empty() && !decision.asks_person() {
+                self.context.recorder.metrics.open(self.key, &remembered);
                 return Ok(self.rest(&decision, now).await);
             }
         }
         let stored = self.context.ledgers.load(self.key, &self.observed.set.uid).await?;
         let decision = decide(self.observed, self.policy, &stored.ledger.state, now);
         let state = if decision.is_written() { self.write(stored, &decision).await? } else { stored.ledger.state };
+        self.context.recorder.metrics.open(self.key, &state);
         self.context.runs.keep_only(self.key, |id| state.runs.contains_key(id));
         for run_id in decision.steps.iter().filter_map(Step::starts) {
             let order = action::order(self.observed, self.policy, &state, run_id);
@@ -296,7 +302,7 @@ impl Pass<'_> {
         }
         let state = self.context.ledgers.save(self.key, stored).await?;
         for record in decision.steps.iter().filter_map(Step::record) {
-            self.context.recorder.written(self.key, record);
+            self.context.recorder.written(self.key, self.observed, record);
         }
         Ok(state)
     }

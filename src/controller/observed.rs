@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as CoreStatefulSet;
 use k8s_openapi::api::core::v1::{Namespace as CoreNamespace, PersistentVolumeClaim as CoreClaim, Pod as CorePod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::SetKey;
@@ -150,6 +151,15 @@ struct PodTemplate {
 struct Labelled {
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Has it the annotation `injected`?
+    #[serde(default, rename = "annotations", deserialize_with = "is_written")]
+    is_written: bool,
+}
+
+/// Of all annotations of a template, which may be long, one is looked for.
+fn is_written<'d, D: Deserializer<'d>>(annotations: D) -> Result<bool, D::Error> {
+    let all = Option::<BTreeMap<String, IgnoredAny>>::deserialize(annotations)?;
+    Ok(all.is_some_and(|all| all.contains_key(names::INJECTED)))
 }
 
 /// One of `spec.volumeClaimTemplates`.
@@ -287,7 +297,7 @@ impl StatefulSet {
     /// Drops what is never read. Labels stay: policies select by them.
     pub(super) fn slim(&mut self) {
         let labels = self.metadata.labels.take();
-        keep(&mut self.metadata, &[], &[names::HOLD, names::POLICY]);
+        keep(&mut self.metadata, &[], &[names::HOLD, names::POLICY, names::INJECT]);
         self.metadata.labels = labels;
     }
 
@@ -298,6 +308,11 @@ impl StatefulSet {
 
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// Has the webhook written something into its template?
+    pub(super) fn is_written(&self) -> bool {
+        self.spec.template.metadata.is_written
     }
 
     /// What a pod of it that stops is judged by.

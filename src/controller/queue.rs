@@ -11,6 +11,7 @@ use futures::{Stream, StreamExt as _, future};
 use kube::runtime::controller::{self, Action, applier};
 use kube::runtime::reflector::ObjectRef;
 
+use super::metrics::Trouble;
 use super::observed::StatefulSet;
 use super::{Context, PassError, SetKey, StoreError, reconcile};
 
@@ -73,6 +74,7 @@ impl Context {
         self.collector.forget(set);
         self.ledgers.forget(set);
         self.recorder.forget(set);
+        self.recorder.metrics.forget(set);
         self.failures.forget(set);
     }
 }
@@ -84,14 +86,14 @@ fn pause(set: Arc<StatefulSet>, error: &PassError, context: Arc<Context>) -> Act
     };
     let count = context.failures.add(&key);
     let doubled = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(count.saturating_sub(1))).min(LONGEST_PAUSE);
-    let pause = match error {
-        PassError::Store(StoreError::Ledger(_)) => DENIED_PAUSE,
-        PassError::Store(StoreError::Api(error)) if error.is_denied() => DENIED_PAUSE,
-        PassError::Store(StoreError::Api(error)) if error.is_conflict() => doubled,
-        PassError::Store(StoreError::Api(error)) => doubled.max(error.retry_after().unwrap_or_default()),
+    let (trouble, pause) = match error {
+        PassError::Store(StoreError::Ledger(_)) => (Trouble::Ledger, DENIED_PAUSE),
+        PassError::Store(StoreError::Api(error)) if error.is_denied() => (Trouble::Denied, DENIED_PAUSE),
+        PassError::Store(StoreError::Api(error)) if error.is_conflict() => (Trouble::Conflict, doubled),
+        PassError::Store(StoreError::Api(error)) => (Trouble::Unavailable, doubled.max(error.retry_after().unwrap_or_default())),
         PassError::Ended => return Action::await_change(),
     };
-    context.recorder.metrics.reconcile_errors.inc();
+    context.recorder.metrics.failed(trouble);
     tracing::warn!(
         namespace = key.namespace,
         set = key.name,

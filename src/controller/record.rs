@@ -3,57 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use guardian_core::ledger::{Record, Verdict};
-use guardian_core::lifecycle::{Held, Observed};
+use guardian_core::lifecycle::{Held, Observed, RunEnd};
 use guardian_core::reason;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::SetKey;
 use super::api::call;
 use super::clock::Clock;
+use super::metrics::Metrics;
 
 /// `reportingController` of our Events.
 pub(crate) const REPORTER: &str = "stateful-guardian.io/controller";
 /// Most bytes of an Event's note (events.k8s.io/v1).
 const MAX_NOTE: usize = 1024;
-
-/// Own metrics of the controller.
-pub(super) struct Metrics {
-    pub(super) leader: IntGauge,
-    pub(super) open_runs: IntGauge,
-    pub(super) reconcile_errors: IntCounter,
-    runs: IntCounterVec,
-    holds: IntCounterVec,
-}
-
-impl Metrics {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let runs = Opts::new("guardian_hook_runs_total", "Records of hooks, by hook and what came of them");
-        let holds = Opts::new("guardian_holds_total", "Things that were due and not done, by reason, each counted once");
-        let metrics = Self {
-            leader: IntGauge::new("guardian_leader", "1 while this process leads")?,
-            open_runs: IntGauge::new("guardian_open_runs", "Runs of hooks that wait or are under way")?,
-            reconcile_errors: IntCounter::new(
-                "guardian_reconcile_errors_total",
-                "Passes over a set that failed and are repeated",
-            )?,
-            runs: IntCounterVec::new(runs, &["hook", "verdict"])?,
-            holds: IntCounterVec::new(holds, &["reason"])?,
-        };
-        registry.register(Box::new(metrics.leader.clone()))?;
-        registry.register(Box::new(metrics.open_runs.clone()))?;
-        registry.register(Box::new(metrics.reconcile_errors.clone()))?;
-        registry.register(Box::new(metrics.runs.clone()))?;
-        registry.register(Box::new(metrics.holds.clone()))?;
-        Ok(metrics)
-    }
-}
 
 /// Tells.
 pub(super) struct Recorder {
@@ -101,8 +70,12 @@ impl Recorder {
     }
 
     /// The log line and the metrics of a record that is in the ledger.
-    pub(super) fn written(&self, set: &SetKey, record: &Record) {
-        self.metrics.runs.with_label_values(&[record.hook.as_str(), record.verdict.as_str()]).inc();
+    pub(super) fn written(&self, set: &SetKey, observed: &Observed, record: &Record) {
+        let took = record.run.as_ref().and_then(|run| match observed.ends.get(run)? {
+            RunEnd::Outcome(outcome) => Some(Duration::from_millis(outcome.duration_ms)),
+            RunEnd::Lost { .. } => None,
+        });
+        self.metrics.written(set, record, took);
         tracing::info!(
             namespace = set.namespace,
             set = set.name,
@@ -125,8 +98,9 @@ impl Recorder {
             let before = if now.is_empty() { told.remove(set) } else { told.insert(set.clone(), now.clone()) };
             now.difference(&before.unwrap_or_default()).cloned().collect()
         };
+        let words = |(reason, _): &(reason::Hold, String)| reason.as_str();
+        self.metrics.held(set, now.iter().map(words), fresh.iter().map(words));
         for (reason, why) in fresh {
-            self.metrics.holds.with_label_values(&[reason.as_str()]).inc();
             tracing::warn!(namespace = set.namespace, set = set.name, reason = reason.as_str(), why, "held");
             let id = hash(&(&observed.set.uid, reason.as_str(), &why));
             let telling = Telling { warning: true, reason: reason.as_str(), action: "hold", note: &why, id };
@@ -134,8 +108,9 @@ impl Recorder {
         }
     }
 
-    /// Forgets a set that is gone.
+    /// Forgets what holds a set that has no pods, or is gone.
     pub(super) fn forget(&self, set: &SetKey) {
+        self.metrics.rests(set);
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
     }
 

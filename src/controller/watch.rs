@@ -260,6 +260,15 @@ impl Cluster {
         Guard::of(set, self.policies().known())
     }
 
+    /// Is anything written into the template of a set that a policy guards? `None`: no policy does, its owner wants none, or it is going.
+    pub(super) fn is_guarded(&self, set: &StatefulSet) -> Option<bool> {
+        let namespace = self.namespaces.get(&ObjectRef::new(set.metadata.namespace.as_deref()?))?;
+        let going = namespace.metadata.deletion_timestamp.is_some() || set.metadata.deletion_timestamp.is_some();
+        let out = set.annotation(names::INJECT) == Some("false");
+        let policy = matches!(self.guard(set), Guard::Policy(..));
+        (policy && !out && !going).then(|| set.is_written())
+    }
+
     fn sets_of(&self, namespace: &str) -> Vec<SetKey> {
         let sets = self.sets.state();
         let keys = sets.iter().filter_map(|set| SetKey::of(&set.metadata));

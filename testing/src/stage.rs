@@ -41,6 +41,8 @@ pub struct Stage {
     born: Arc<AtomicU64>,
     /// Those of the controller that was begun last.
     samples: Arc<Mutex<Samples>>,
+    /// The same of what it counts of itself.
+    registry: Arc<Mutex<Registry>>,
 }
 
 impl Stage {
@@ -50,7 +52,7 @@ impl Stage {
         let clock = Clock::simulated(Timestamp::from_second(1_800_000_000).expect("a time"));
         let api = Api::new(clock.clone());
         let samples = Arc::new(Mutex::new(Samples::new(clock.clone())));
-        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default(), samples }
+        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default(), samples, registry: Arc::default() }
     }
 
     /// Plays a script with this many controllers at work. Each has a Lease of its own, so that all of them lead at once.
@@ -94,14 +96,27 @@ impl Stage {
             samples,
             exec: Some(self.runner.reached_by(process)),
         };
+        let registry = Registry::new();
+        *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry.clone();
         // A controller that loses its Lease ends with an error, and is started again like one that died.
-        let _ = run(process.client(), config, &Registry::new(), CancellationToken::new()).await;
+        let _ = run(process.client(), config, &registry, CancellationToken::new()).await;
     }
 
     /// What the controller that was begun last serves of the pods' metrics.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).text()
+    }
+
+    /// What the controller that was begun last counts of itself: the series of a metric, as `{LABELS} VALUE`, in order.
+    #[must_use]
+    pub fn counted(&self, metric: &str) -> Vec<String> {
+        let families = self.registry.lock().unwrap_or_else(PoisonError::into_inner).gather();
+        let text = prometheus::TextEncoder::new().encode_to_string(&families).expect("text");
+        text.lines()
+            .filter_map(|line| Some(line.strip_prefix(metric)?.to_owned()))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .collect()
     }
 
     /// Waits until something holds of the cluster.
@@ -157,7 +172,9 @@ impl Stage {
         assert_eq!(execs(), asked, "nobody is asked");
     }
 
-    pub(crate) fn time(&self) -> Timestamp {
+    /// What time it is.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
         self.clock.now()
     }
 

@@ -164,6 +164,12 @@ impl Stage {
         });
     }
 
+    /// The webhook has written into the template of the set; or has not.
+    pub fn inject(&self, injected: bool) {
+        let annotations = if injected { json!({(names::INJECTED): "{}"}) } else { Value::Null };
+        self.edit(&key("apps/v1", "statefulsets", SET), |set| set["spec"]["template"]["metadata"]["annotations"] = annotations);
+    }
+
     /// A pod is made, scheduled and started.
     pub fn new_pod(&self, ordinal: u32, revision: &str) {
         let set = self.get(&key("apps/v1", "statefulsets", SET));
