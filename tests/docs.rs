@@ -28,6 +28,7 @@ fn every_link_of_a_page_leads_to_a_file() {
         "docs/policy.md",
         "docs/metrics.md",
         "docs/operations.md",
+        "docs/runbook.md",
         "docs/dashboard.md",
         "docs/lint.md",
         "docs/rehearse.md",

@@ -138,18 +138,28 @@ fn the_cert_manager_overlay_makes_the_pair_that_the_webhook_reads_and_takes_our_
     assert!(configurations.into_iter().all(|configuration| configuration["metadata"]["name"] == "stateful-guardian"));
 }
 
-#[test]
-fn the_controllers_metrics_are_found_by_their_annotations_and_by_the_service_monitor() {
-    let base = base();
-    let template = &named(&base, "Deployment", &json!("guardian-controller"))["spec"]["template"];
-    let container = &list(&template["spec"]["containers"])[0];
-    let port = list(&container["ports"]).iter().find(|port| port["name"] == "probe").expect("the port of the probe");
-    let annotations = &template["metadata"]["annotations"];
-    let expected = json!({
-        "prometheus.io/scrape": "true", "prometheus.io/port": port["containerPort"].to_string(), "prometheus.io/path": "/metrics",
-    });
-    assert_eq!(*annotations, expected);
+/// The template of a Deployment of ours, and its port of that name.
+fn template_with_port<'b>(base: &'b [Value], deployment: &str, port: &str) -> (&'b Value, &'b Value) {
+    let template = &named(base, "Deployment", &json!(deployment))["spec"]["template"];
+    let ports = list(&list(&template["spec"]["containers"])[0]["ports"]);
+    (template, ports.iter().find(|own| own["name"] == port).expect("the port"))
+}
 
+#[test]
+fn the_metrics_of_webhook_and_controller_are_found_by_their_annotations() {
+    let base = base();
+    for deployment in ["guardian-webhook", "guardian-controller"] {
+        let (template, port) = template_with_port(&base, deployment, "probe");
+        let expected = json!({
+            "prometheus.io/scrape": "true", "prometheus.io/port": port["containerPort"].to_string(), "prometheus.io/path": "/metrics",
+        });
+        assert_eq!(template["metadata"]["annotations"], expected, "{deployment}");
+    }
+}
+
+#[test]
+fn the_metrics_of_webhook_and_controller_are_found_by_the_prometheus_operator() {
+    let base = base();
     let component = read("components/service-monitor/kustomization.yaml").remove(0);
     assert_eq!((&component["kind"], &component["resources"]), (&json!("Component"), &json!(["service-monitor.yaml"])));
     let own = read("components/service-monitor/service-monitor.yaml");
@@ -157,6 +167,8 @@ fn the_controllers_metrics_are_found_by_their_annotations_and_by_the_service_mon
     assert!(own.iter().all(|object| {
         base.iter().all(|o| (&o["kind"], &o["metadata"]["name"]) != (&object["kind"], &object["metadata"]["name"]))
     }));
+
+    let (template, port) = template_with_port(&base, "guardian-controller", "probe");
     let service = named(&own, "Service", &json!("guardian-controller"));
     let monitor = named(&own, "ServiceMonitor", &json!("guardian-controller"));
     assert_eq!(service["spec"]["selector"], template["metadata"]["labels"], "the Service selects the controller");
@@ -167,4 +179,10 @@ fn the_controllers_metrics_are_found_by_their_annotations_and_by_the_service_mon
         list(&service["spec"]["ports"]).iter().find(|p| p["name"] == endpoint["port"]).expect("the port of the monitor");
     assert_eq!(of_service["targetPort"], port["name"]);
     assert_eq!((&endpoint["path"], &endpoint["honorLabels"]), (&json!("/metrics"), &json!(true)));
+
+    let (template, port) = template_with_port(&base, "guardian-webhook", "probe");
+    let monitor = named(&own, "PodMonitor", &json!("guardian-webhook"));
+    assert_eq!(monitor["spec"]["selector"]["matchLabels"], template["metadata"]["labels"]);
+    let endpoint = &list(&monitor["spec"]["podMetricsEndpoints"])[0];
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&port["name"], &json!("/metrics")));
 }
