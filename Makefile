@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ browser: tools ## The dashboard in a Chromium, which is installed where it is mi
 	e2e/browser/install.sh
 	cargo nextest run --workspace --locked -E 'binary(browser)'
 
+monitoring: ## The alerts in promtool, which is fetched where it is missing
+	e2e/monitoring/install.sh
+	promtool check rules manifests/monitoring/alerts.yaml
+	promtool test rules manifests/monitoring/alerts.test.yaml
+
 # Optimised, into a directory of its own: a debug build takes hours for so many.
 properties: ## The properties of admission over 100,000 cases each (`make unit`: 2,000)
 	CARGO_PROFILE_TEST_OPT_LEVEL=2 PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib --target-dir $(built)/properties -- admission::tests::properties
@@ -43,7 +48,7 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-test: fetch lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
+test: fetch monitoring lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
 
 # In the background: the network works while the processors do.
 fetch:
