@@ -45,6 +45,7 @@ both() {
   [ -z "$failed" ] || { echo "run.sh: failed $failed" >&2; return 1; }
 }
 
+e2e/monitoring/install.sh
 cargo test --locked --workspace --no-run --quiet
 export GUARDIAN_BIN=$target/debug/guardian GUARDIAN_NODES=$PWD/e2e/cluster
 if [ -n "${KUBECONFIG:-}" ]; then

@@ -19,6 +19,7 @@ mod kubectl;
 pub mod ledger;
 pub mod namespace;
 mod observe;
+mod prometheus;
 mod report;
 mod sets;
 mod wait;
@@ -29,6 +30,7 @@ pub use kill::Signal;
 pub use kubectl::{Done, Kubectl, guardian, guardian_started};
 pub use namespace::Namespace;
 pub use observe::{container_id, is_ready, node, restarts, uid};
+pub use prometheus::{Prometheus, monitoring};
 pub use sets::{is_guarded, record};
 pub use wait::{eventually, until, until_any, until_gone};
 

@@ -12,6 +12,7 @@ mod metrics;
 mod namespaces;
 mod offline;
 mod policies;
+mod prometheus;
 mod readiness;
 mod rejoin;
 mod rules;
