@@ -163,8 +163,9 @@ async fn configuration(client: &Client, to_cluster: &str, interval: Duration) ->
     for pod in pods.list(&parts).await? {
         let (namespace, name) = (installation(), pod.name_any());
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:8080/proxy/metrics");
+        let labels = format!("{{__metrics_path__: '{path}', namespace: '{namespace}', pod: '{name}'}}");
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  - {{targets: ['{to_cluster}'], labels: {{__metrics_path__: '{path}', instance: '{name}'}}}}");
+        let _ = writeln!(text, "  - {{targets: ['{to_cluster}'], labels: {labels}}}");
     }
     Ok(text)
 }

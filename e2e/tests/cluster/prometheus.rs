@@ -16,9 +16,9 @@ const COLLECT: Duration = Duration::from_secs(5);
 /// How often Prometheus asks.
 const SCRAPE: Duration = Duration::from_secs(5);
 
-/// What the policy of `app` measures, and how its pod is brought back: in vain, and after a minute again, so that there is something open.
+/// What the policy of `app` measures, and how its pod is brought back: in vain, and again ten minutes later, so that something is open.
 const MEASURED: &str = "role: {command: [echo, primary], every: 5s}
-hooks: {rejoin: {command: [\"false\"], retries: 1, backoff: 60s}}
+hooks: {rejoin: {command: [\"false\"], retries: 1, backoff: 10m}}
 metrics:
 - {name: e2e_broken, type: gauge, every: 5s, command: [\"false\"]}
 - {name: e2e_known, type: gauge, every: 5s, command: [echo, \"41\"]}
@@ -97,7 +97,8 @@ async fn failed(ns: &Namespace, prometheus: &Prometheus) -> Outcome<Duration> {
         format!(r#"guardian_hook_runs_total{{{labels},reason="Completed"}}"#)
     };
     for pod in ["app-0", "fails-0"] {
-        ns.kubectl.exec(pod, &["kill", "1"]).await?;
+        // The command may go down with its container.
+        ns.kubectl.run(&["exec", pod, "--", "kill", "1"]).await?;
     }
     let ended = Instant::now();
     valued(prometheus, &of("fails", "Failed"), "1").await?;
