@@ -1,5 +1,4 @@
 //! A real Prometheus, with the configuration and the alerts that are shipped: what it knows of the guardian and of an application, and how soon.
-#![expect(clippy::print_stderr, reason = "the figures are what is asked for")]
 
 use std::collections::BTreeMap;
 use std::fs;
