@@ -195,6 +195,14 @@ mod tests {
         }
     }
 
+    /// Why a pod of this revision runs, which came after that of uid `a`.
+    fn of_another_pod(departed: &Departed, revision: &str) -> R {
+        let (pod, container, answered) = (pod("b", revision), container(0, None), start("a", "r1"));
+        let evidence =
+            Evidence { pod: &pod, container: &container, answered: Some(&answered), departed: Some(departed), scaled_out: false };
+        classify(&evidence).reason
+    }
+
     #[test]
     fn a_replaced_pod_is_judged_by_what_was_seen_of_the_one_before() {
         let rows = [
@@ -209,18 +217,8 @@ mod tests {
             (departed("a", Some("EvictionByEvictionAPI"), None), "r2", R::Drained),
             (departed("a", Some("SomethingNew"), None), "r1", R::Deleted),
         ];
-        let container = container(0, None);
-        let answered = start("a", "r1");
         for (departed, revision, expected) in rows {
-            let pod = pod("b", revision);
-            let evidence = Evidence {
-                pod: &pod,
-                container: &container,
-                answered: Some(&answered),
-                departed: Some(&departed),
-                scaled_out: false,
-            };
-            assert_eq!(classify(&evidence).reason, expected, "{departed:?}");
+            assert_eq!(of_another_pod(&departed, revision), expected, "{departed:?}");
         }
     }
 
@@ -232,17 +230,9 @@ mod tests {
             (Some("EvictionByEvictionAPI"), R::Drained),
             (Some("PreemptionByScheduler"), R::Preempted),
         ];
-        let (pod, container, answered) = (pod("b", "r1"), container(0, None), start("a", "r1"));
         for (disruption, expected) in rows {
             let departed = Departed { node_lost: true, ..departed("a", disruption, None) };
-            let evidence = Evidence {
-                pod: &pod,
-                container: &container,
-                answered: Some(&answered),
-                departed: Some(&departed),
-                scaled_out: false,
-            };
-            assert_eq!(classify(&evidence).reason, expected, "{disruption:?}");
+            assert_eq!(of_another_pod(&departed, "r1"), expected, "{disruption:?}");
         }
     }
 
