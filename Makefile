@@ -35,9 +35,11 @@ monitoring: ## The alerts in promtool, which is fetched where it is missing
 	promtool check rules manifests/monitoring/alerts.yaml
 	promtool test rules manifests/monitoring/alerts.test.yaml
 
+properties = admission::tests::properties lifecycle::property role::tests::whatever rehearse::tests::whatever metric::tests::served::whatever
 # Optimised, into a directory of its own: a debug build takes hours for so many.
-properties: ## The properties of admission over 100,000 cases each (`make unit`: 2,000)
-	CARGO_PROFILE_TEST_OPT_LEVEL=2 PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib --target-dir $(built)/properties -- admission::tests::properties
+properties: ## The properties over 100,000 cases each, other ones each time (`make unit`: a few thousand, always the same)
+	export PROPTEST_RNG_SEED=$$RANDOM$$RANDOM && echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED" && \
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib --target-dir $(built)/properties -- $(properties)
 
 fuzz: ## Each fuzz target for SECONDS (60), as many at a time as there are processors
 	fuzz/run.sh -- -max_total_time=$(or $(SECONDS),60)
@@ -56,7 +58,7 @@ fetch:
 
 # In the background: the proof of the scripts waits for most of its time. `make e2e` waits for it, and says so if it fails.
 image-beside:
-	@nice $(MAKE) --no-print-directory image > /dev/null 2>&1 &
+	@nice $(MAKE) --no-print-directory image PROFILE=quick > /dev/null 2>&1 &
 
 bench: bench-build ## How fast the webhook answers, beside an echo and a webhook in Go: make bench BENCH="--rounds 1 --case 4k --markdown FILE"
 	@$(built)/release/bench-admission admission --guardian $(built)/release/guardian --peer $(built)/bench/peer $(BENCH)

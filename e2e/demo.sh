@@ -23,7 +23,7 @@ else
   make --no-print-directory -f e2e/cluster.mk cluster-up
   eval "$(. e2e/cluster/env.sh; printf 'export KUBECONFIG=%q KUBECACHEDIR=%q PATH=%q' "$KUBECONFIG" "$KUBECACHEDIR" "$PATH")"
   step "The guardian: built as a static image, and installed" "the messages of cargo and buildah above; kubectl -n stateful-guardian get pods"
-  make --no-print-directory -f e2e/cluster.mk image-load
+  make --no-print-directory -f e2e/cluster.mk image-load PROFILE=quick
   built=${CARGO_TARGET_DIR:-target}/image; guardian=$built/guardian
   e2e/install.sh "$built/stateful-guardian.tar"
   run kubectl -n stateful-guardian get pods

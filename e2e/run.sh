@@ -54,7 +54,7 @@ if [ -n "${KUBECONFIG:-}" ]; then
   all
   exit
 fi
-make --no-print-directory image
+make --no-print-directory image PROFILE=quick
 case ${RUN:-both} in
   newest) on_our_cluster all;;
   oldest) on_the_oldest;;

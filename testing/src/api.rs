@@ -59,6 +59,14 @@ pub struct Call {
     pub name: String,
 }
 
+impl Call {
+    /// Does nobody but the caller see that it was carried out?
+    pub(crate) fn only_reads(&self) -> bool {
+        let verb = self.kind.split(' ').next().unwrap_or_default();
+        matches!(verb, "GET" | "LIST" | "WATCH" | "COLLECT") || self.kind.ends_with("accessreviews")
+    }
+}
+
 /// A process that calls: its client, and what is told when it has to die.
 #[derive(Clone)]
 pub struct Process {

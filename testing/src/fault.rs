@@ -20,6 +20,15 @@ pub enum Fault {
 impl Fault {
     /// Is the call carried out all the same?
     pub(crate) const fn is_carried_out(self) -> bool {
-        matches!(self, Self::AnswerLost | Self::CrashAfter)
+        self.not_carried_out().is_some()
+    }
+
+    /// The same, to the caller, where the call is not carried out.
+    pub(crate) const fn not_carried_out(self) -> Option<Self> {
+        match self {
+            Self::AnswerLost => Some(Self::Cut),
+            Self::CrashAfter => Some(Self::CrashBefore),
+            _ => None,
+        }
     }
 }

@@ -29,5 +29,5 @@ pub use fault::Fault;
 pub use runner::{Answer, Round, Runner};
 pub use serve::Served;
 pub use stage::{POLICY, Stage};
-pub use sweep::sweep;
+pub use sweep::{SILENCE, Wrong, each_call, sweep};
 pub use workload::approval;

@@ -147,14 +147,11 @@ async fn several_controllers_record_the_end_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_at_any_call_closes_it_once() {
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        sweep(fault, left, &["Requested Succeeded 1"]).await;
-    }
+    sweep(&[Fault::CrashBefore, Fault::CrashAfter], left, &["Requested Succeeded 1"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_call_goes_wrong_it_is_closed_once() {
-    for fault in [Fault::Status(409), Fault::Status(500), Fault::Cut, Fault::AnswerLost] {
-        sweep(fault, left, &["Requested Succeeded 1"]).await;
-    }
+    let faults = [Fault::Status(409), Fault::Status(500), Fault::Cut, Fault::AnswerLost];
+    sweep(&faults, left, &["Requested Succeeded 1"]).await;
 }

@@ -125,14 +125,11 @@ async fn swept(stage: &Stage) {
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_at_any_call_of_a_hand_over_starts_the_hook_once() {
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        sweep(fault, swept, &["Drained Succeeded 1"]).await;
-    }
+    sweep(&[Fault::CrashBefore, Fault::CrashAfter], swept, &["Drained Succeeded 1"]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn whatever_call_of_a_hand_over_goes_wrong_the_hook_is_started_once() {
-    for fault in [Fault::Status(409), Fault::Status(500), Fault::Cut, Fault::AnswerLost] {
-        sweep(fault, swept, &["Drained Succeeded 1"]).await;
-    }
+    let faults = [Fault::Status(409), Fault::Status(500), Fault::Cut, Fault::AnswerLost];
+    sweep(&faults, swept, &["Drained Succeeded 1"]).await;
 }

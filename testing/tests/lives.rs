@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guardian_testing::{Answer, Fault, Stage, sweep};
+use guardian_testing::{Answer, Fault, SILENCE, Stage, Wrong, each_call, sweep};
 
 const POLICY: &str = "\
 apiVersion: stateful-guardian.io/v1alpha1
@@ -143,25 +143,16 @@ async fn two_controllers_at_once_make_the_cluster_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_before_or_after_any_call_makes_the_cluster_once() {
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        sweep(fault, async |stage| made(stage).await, &["FirstStart Succeeded 1", "FirstStart Succeeded 1"]).await;
-    }
+    let told = ["FirstStart Succeeded 1", "FirstStart Succeeded 1"];
+    sweep(&[Fault::CrashBefore, Fault::CrashAfter], async |stage| made(stage).await, &told).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_before_or_after_any_call_makes_a_pod_anew_once() {
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        let straight = Stage::new();
-        straight.play(1, recreated(&straight)).await;
-        for number in 0..straight.api.calls().len() {
-            let stage = Stage::new();
-            let script = async {
-                recreated(&stage).await;
-                stage.assert_silence_for(Duration::from_secs(120)).await;
-            };
-            stage.play_crashed(number, fault, script).await;
-            let expected = ["postMortem redis-0", "rejoin redis-1", "rejoin redis-1"];
-            assert_eq!(stage.hooks()[2..], expected, "{fault:?} at {number}: {:#?}", stage.history());
-        }
-    }
+    let ends = async |stage: &Stage, wrong: Wrong<'_>| {
+        stage.assert_silence_for(SILENCE).await;
+        let expected = ["postMortem redis-0", "rejoin redis-1", "rejoin redis-1"];
+        assert_eq!(stage.hooks()[2..], expected, "{wrong}: {:#?}", stage.history());
+    };
+    each_call(&[Fault::CrashBefore, Fault::CrashAfter], async |stage| recreated(stage).await, ends).await;
 }

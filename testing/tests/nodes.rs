@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guardian_testing::{Answer, Fault, Stage};
+use guardian_testing::{Answer, Fault, SILENCE, Stage, Wrong, each_call};
 use tokio::time::sleep;
 
 const FENCED: &str = "\
@@ -74,26 +74,12 @@ async fn without_proof_the_pod_stays_however_long_it_takes_and_its_hold_says_why
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_at_any_call_fences_once_and_deletes_no_other_pod() {
-    let straight = Stage::new();
-    straight.play(1, replaced(&straight)).await;
-    let calls = straight.api.calls();
-    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::Status(409), Fault::AnswerLost] {
-        for (number, call) in calls.iter().enumerate() {
-            let stage = Stage::new();
-            let script = async {
-                replaced(&stage).await;
-                stage.assert_silence_for(Duration::from_secs(120)).await;
-            };
-            stage.play_crashed(number, fault, script).await;
-            let hooks = stage.hooks();
-            assert_eq!(
-                hooks,
-                ["fence redis-1", "rejoin redis-0"],
-                "{fault:?} at call {number}, {call:?}: {:#?}",
-                stage.history()
-            );
-        }
-    }
+    let ends = async |stage: &Stage, wrong: Wrong<'_>| {
+        stage.assert_silence_for(SILENCE).await;
+        assert_eq!(stage.hooks(), ["fence redis-1", "rejoin redis-0"], "{wrong}: {:#?}", stage.history());
+    };
+    let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::Status(409), Fault::Cut, Fault::AnswerLost];
+    each_call(&faults, async |stage| replaced(stage).await, ends).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use guardian_hook::protocol::RunResult;
-use guardian_testing::{Answer, Fault, Stage};
+use guardian_testing::{Answer, Fault, SILENCE, Stage, Wrong, each_call};
 use tokio::time::sleep;
 
 const POLICY: &str = "\
@@ -258,25 +258,17 @@ async fn moved(stage: &Stage) {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_call_goes_wrong_the_labels_are_right_in_the_end() {
-    let straight = Stage::new();
-    straight.play(1, moved(&straight)).await;
-    let calls = straight.api.calls();
-    assert!(calls.iter().any(|call| call.kind == "PATCH pods"), "{calls:?}");
+    let ends = async |stage: &Stage, wrong: Wrong<'_>| {
+        stage.until_settled().await;
+        // A call whose answer was lost is made again.
+        sleep(Duration::from_secs(10)).await;
+        stage.assert_silence_for(SILENCE).await;
+        let calls = stage.api.calls();
+        assert!(calls.iter().any(|call| call.kind == "PATCH pods"), "{calls:?}");
+        assert_eq!(stage.roles(), ["replica", "primary"], "{wrong}");
+    };
     let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::Status(409), Fault::Status(500), Fault::Cut, Fault::AnswerLost];
-    for fault in faults {
-        for number in 0..calls.len() {
-            let stage = Stage::new();
-            let script = async {
-                moved(&stage).await;
-                stage.until_settled().await;
-                // A call whose answer was lost is made again.
-                sleep(Duration::from_secs(10)).await;
-                stage.assert_silence_for(Duration::from_secs(120)).await;
-            };
-            stage.play_crashed(number, fault, script).await;
-            assert_eq!(stage.roles(), ["replica", "primary"], "{fault:?} at {number}");
-        }
-    }
+    each_call(&faults, async |stage| moved(stage).await, ends).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use guardian_core::sim::Resource;
 use guardian_hook::protocol::Usage;
-use guardian_testing::{Fault, Stage};
+use guardian_testing::{Fault, SILENCE, Stage, Wrong, each_call};
 use tokio::time::sleep;
 
 const POLICY: &str = "\
@@ -143,22 +143,14 @@ async fn made_anew(stage: &Stage) {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_crashes_again_and_again_is_made_anew_once_whatever_call_goes_wrong() {
-    let straight = Stage::new();
-    straight.play(1, made_anew(&straight)).await;
-    let calls = straight.api.calls();
-    assert!(calls.iter().any(|call| call.kind == "POST pods"), "{calls:#?}");
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        for (number, call) in calls.iter().enumerate() {
-            let stage = Stage::new();
-            let script = async {
-                made_anew(&stage).await;
-                sleep(Duration::from_secs(120)).await;
-                let pod = stage.api.world(|world| {
-                    world.list(&Resource::new("v1", "pods"), "shop").all(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-                });
-                assert!(pod, "{fault:?} at call {number}, {call:?}: the next one is left alone: {:#?}", stage.history());
-            };
-            stage.play_crashed(number, fault, script).await;
-        }
-    }
+    let ends = async |stage: &Stage, wrong: Wrong<'_>| {
+        sleep(SILENCE).await;
+        let pod = stage.api.world(|world| {
+            world.list(&Resource::new("v1", "pods"), "shop").all(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        });
+        assert!(pod, "{wrong}: the next one is left alone: {:#?}", stage.history());
+        let calls = stage.api.calls();
+        assert!(calls.iter().any(|call| call.kind == "POST pods"), "{calls:#?}");
+    };
+    each_call(&[Fault::CrashBefore, Fault::CrashAfter], async |stage| made_anew(stage).await, ends).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guardian_testing::{Fault, Stage};
+use guardian_testing::{Fault, SILENCE, Stage, Wrong, each_call};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -119,23 +119,16 @@ async fn swept(stage: &Stage) {
     stage.until("it serves again", |s| s.serving() == ["true", "true"] && s.state().get("sheds").is_none()).await;
     stage.until_settled().await;
     sleep(Duration::from_secs(90)).await;
-    stage.assert_silence_for(Duration::from_secs(120)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_controller_killed_at_any_call_of_a_shed_ends_it_and_drains_once() {
-    let straight = Stage::new();
-    straight.play(1, swept(&straight)).await;
-    let calls = straight.api.calls();
-    assert!(calls.len() > 15, "a story has calls: {calls:?}");
-    for fault in [Fault::CrashBefore, Fault::CrashAfter] {
-        for (number, call) in calls.iter().enumerate() {
-            let stage = Stage::new();
-            stage.play_crashed(number, fault, swept(&stage)).await;
-            let context = || format!("{fault:?} at call {number}, {call:?}: {:#?}", stage.history());
-            assert_eq!(stage.hooks(), ["drain redis-1"], "{}", context());
-            let told = ["Requested Succeeded null", "Requested Succeeded 1", "Requested Succeeded null"];
-            assert_eq!(stage.told(), told, "{}", context());
-        }
-    }
+    let ends = async |stage: &Stage, wrong: Wrong<'_>| {
+        stage.assert_silence_for(SILENCE).await;
+        let context = || format!("{wrong}: {:#?}", stage.history());
+        assert_eq!(stage.hooks(), ["drain redis-1"], "{}", context());
+        let told = ["Requested Succeeded null", "Requested Succeeded 1", "Requested Succeeded null"];
+        assert_eq!(stage.told(), told, "{}", context());
+    };
+    each_call(&[Fault::CrashBefore, Fault::CrashAfter], swept, ends).await;
 }

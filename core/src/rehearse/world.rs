@@ -339,7 +339,9 @@ impl<'p> World<'p> {
         let (Some(Target::Role(role)), Some(mut claim)) = (target, self.claims.get(&from).cloned()) else { return };
         let to = self.observed.pods.iter().find(|(ordinal, pod)| **ordinal != from && pod.serves()).map(|(ordinal, _)| *ordinal);
         let Some(to) = to.filter(|_| claim.role == *role) else { return };
-        claim.version = claim.version.map(|version| version.saturating_add(1));
+        // Above every version there was: a holder that was replaced in between knows of one that is newer than this holder's own.
+        let newest = self.claims.values().filter_map(|claim| claim.version).max();
+        claim.version = claim.version.and(newest).map(|version| version.saturating_add(1));
         // The old holder takes the role of the new one; where that had none, it goes on with its older claim, which counts no more.
         if let Some(other) = self.claims.insert(to, claim) {
             self.claims.insert(from, other);
