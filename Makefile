@@ -23,8 +23,9 @@ lint: tools ## Format, lints, dependencies, one crypto provider
 	cargo deny --locked check --hide-inclusion-graph bans licenses sources
 	@! cargo tree --workspace --locked --edges normal,build --prefix none | grep -E '^(aws-lc-|openssl |openssl-sys|native-tls)' || { echo "a second crypto provider"; exit 1; }
 
+# One test in three waits for a process, and leaves its processor to another.
 unit: tools ## Every test that needs no cluster and no browser
-	cargo nextest run --workspace --locked -E 'not package(guardian-e2e) and not binary(browser)'
+	cargo nextest run --workspace --locked --test-threads $$(($$(nproc) * 3 / 2)) -E 'not package(guardian-e2e) and not binary(browser)'
 
 browser: tools ## The dashboard in a Chromium, which is installed where it is missing
 	e2e/browser/install.sh
