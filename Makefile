@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-fleet bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench-build:
 
 bench-create: bench-build ## What the webhook adds to a create, on the cluster of KUBECONFIG
 	@$(built)/release/bench-admission create
+
+bench-fleet: build ## The controller before 10,000 guarded pods on hollow nodes, on the cluster of KUBECONFIG: make bench-fleet FLEET="-sets 100 -metrics 5"
+	cd benches/fleet && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o $(abspath $(built))/bench/fleet .
+	@$(built)/bench/fleet -guardian $(built)/debug/guardian -address $(or $(ADDRESS),10.99.0.1) $(FLEET)
 
 bench-instructions: ## Instructions that the core spends on a review; fails at a tenth more than benches/core/instructions.txt has
 	benches/core/instructions.sh check
