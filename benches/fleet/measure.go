@@ -292,6 +292,8 @@ func (f *fleet) measureStorm(ctx context.Context, controller process) error {
 		return err
 	}
 	twice := 0
+	f.kubelet.mutex.Lock()
+	defer f.kubelet.mutex.Unlock()
 	for _, starts := range f.kubelet.starts {
 		if starts > 1 {
 			twice++

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -57,22 +58,24 @@ func (f *fleet) makeNode(ctx context.Context, n int) error {
 		// Nothing else of the cluster comes here.
 		Spec: core.NodeSpec{Taints: []core.Taint{{Key: label, Effect: core.TaintEffectNoSchedule}}},
 	}
-	node, err := f.client.CoreV1().Nodes().Create(ctx, node, meta.CreateOptions{})
-	if err != nil {
+	if _, err := f.client.CoreV1().Nodes().Create(ctx, node, meta.CreateOptions{}); err != nil {
 		return err
 	}
 	if err := f.lease(ctx, n, true); err != nil {
 		return err
 	}
-	room := core.ResourceList{"cpu": resource.MustParse("1k"), "memory": resource.MustParse("1Ti"), "pods": *resource.NewQuantity(2*podsPerNode, resource.DecimalSI)}
-	node.Status = core.NodeStatus{
+	room := core.ResourceList{"cpu": resource.MustParse("1k"), "memory": resource.MustParse("1Ti"), "pods": resource.MustParse("1k")}
+	status := core.NodeStatus{
 		Capacity: room, Allocatable: room,
 		Conditions:      []core.NodeCondition{{Type: core.NodeReady, Status: core.ConditionTrue, LastHeartbeatTime: meta.Now(), LastTransitionTime: meta.Now()}},
 		Addresses:       []core.NodeAddress{{Type: core.NodeInternalIP, Address: f.address}},
 		DaemonEndpoints: core.NodeDaemonEndpoints{KubeletEndpoint: core.DaemonEndpoint{Port: int32(f.port)}},
-		NodeInfo:        core.NodeSystemInfo{BootID: nodeName(n)},
+		NodeInfo:        core.NodeSystemInfo{BootID: node.Name},
 	}
-	_, err = f.client.CoreV1().Nodes().UpdateStatus(ctx, node, meta.UpdateOptions{})
+	patch, err := json.Marshal(map[string]any{"status": status})
+	if err == nil {
+		_, err = f.client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, meta.PatchOptions{}, "status")
+	}
 	return err
 }
 
@@ -164,7 +167,7 @@ func (f *fleet) patchStatus(ctx context.Context, namespace, name string, restart
 	yes := true
 	container := core.ContainerStatus{
 		Name: "db", Image: "hollow", ImageID: "hollow", Ready: true, Started: &yes, RestartCount: restarts,
-		ContainerID: fmt.Sprintf("containerd://%064x", id),
+		ContainerID: fmt.Sprintf("containerd://%x", sha256.Sum256(fmt.Append(nil, id))),
 		State:       core.ContainerState{Running: &core.ContainerStateRunning{StartedAt: now}},
 	}
 	if restarts > 0 {

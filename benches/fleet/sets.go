@@ -87,7 +87,7 @@ func (f *fleet) makeSet(ctx context.Context, n int) error {
 	namespace, name := f.set(n)
 	replicas, labels := int32(f.replicas), map[string]string{"app": "db", "set": name}
 	set := &apps.StatefulSet{
-		ObjectMeta: meta.ObjectMeta{Name: name},
+		ObjectMeta: meta.ObjectMeta{Name: name, Labels: map[string]string{"app": "db"}},
 		Spec: apps.StatefulSetSpec{
 			Replicas: &replicas, ServiceName: name, PodManagementPolicy: apps.ParallelPodManagement,
 			Selector: &meta.LabelSelector{MatchLabels: labels},
