@@ -207,7 +207,9 @@ fn guard<'s>(review: &Review<'_>, set: &StatefulSet<'_>, snapshot: &'s Snapshot)
             (None, Some(name)) => {
                 Some(format!("not guarded: the annotation {} names {name}, which is no policy here", names::POLICY))
             }
-            (None, None) => None,
+            (None, None) => choose(namespace, &set.pod_labels(), annotations, snapshot).map(|(Policy { name, .. }, _)| {
+                format!("not guarded: policy {name} selects by labels that only the pods of this set have: give them to the set itself")
+            }),
         };
         return Guard { policy: None, waiting, warnings: warning.into_iter().collect() };
     };

@@ -264,6 +264,12 @@ impl<'a> StatefulSet<'a> {
         self.spec.as_ref().and_then(|spec| spec.template)
     }
 
+    /// The labels of its pods; empty where the template cannot be read, which whoever writes into it tells.
+    pub(super) fn pod_labels(&self) -> BTreeMap<String, String> {
+        let read = |template: &RawValue| serde_json::from_str::<Template>(template.get()).ok();
+        self.template().and_then(read).map(|template| template.metadata.labels).unwrap_or_default()
+    }
+
     /// The Service that gives the pods their names; empty for none.
     pub(super) fn service(&self) -> &str {
         self.spec.as_ref().and_then(|spec| spec.service_name.as_deref()).unwrap_or_default()
@@ -278,6 +284,12 @@ impl<'a> StatefulSet<'a> {
     pub(super) fn replicas(&self) -> i64 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
+}
+
+#[derive(Deserialize)]
+struct Template {
+    #[serde(default, deserialize_with = "or_default")]
+    metadata: Metadata,
 }
 
 /// What admission reads of a `Scale` of `autoscaling/v1`. It has nothing of its set but the name.

@@ -124,6 +124,11 @@ impl<'a> Guarded<'a> {
         self.containers().find(|(_, container)| wanted.is_none_or(|wanted| name_of(container) == wanted))
     }
 
+    /// Its own labels, by which policies select.
+    fn labels(&self) -> BTreeMap<String, String> {
+        strings(self.set, "/metadata/labels")
+    }
+
     /// The labels of its pods.
     fn pod_labels(&self) -> BTreeMap<String, String> {
         strings(self.set, "/spec/template/metadata/labels")

@@ -2,6 +2,7 @@
 
 use super::rule::{NOT_YET_ACTIVE, POLICY_SELECTS_NOTHING};
 use super::{Finding, Guarded, Objects, Subject};
+use crate::policy::Policy;
 
 pub(super) fn check(objects: &Objects<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -18,9 +19,19 @@ pub(super) fn check(objects: &Objects<'_>) -> Vec<Finding> {
         let guards = |set: Guarded<'_>| set.policy.is_some_and(|p| p.name == *name) || set.others.contains(&name.as_str());
         let mut sets = objects.sets.iter().enumerate().map(|(at, set)| Guarded::new(at, set, objects));
         if !objects.sets.is_empty() && !sets.any(guards) {
-            let message = format!("policy {name} selects none of the {} StatefulSets given", objects.sets.len());
+            let by_its_pods = sets_by_their_pods(policy, objects);
+            let message = format!("policy {name} selects none of the {} StatefulSets given{by_its_pods}", objects.sets.len());
             findings.push(Finding { rule: POLICY_SELECTS_NOTHING, subject, path: Vec::new(), message });
         }
     }
     findings
+}
+
+/// A usual slip, if it was made: the labels stand on the pods alone.
+fn sets_by_their_pods(policy: &Policy, objects: &Objects<'_>) -> String {
+    let mut sets = objects.sets.iter().enumerate().map(|(at, set)| Guarded::new(at, set, objects));
+    match sets.find(|set| policy.selects(&set.pod_labels()) && !policy.selects(&set.labels())) {
+        Some(set) => format!(": the pods of {} have its labels, and the set itself has not", set.name),
+        None => String::new(),
+    }
 }

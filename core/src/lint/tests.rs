@@ -41,6 +41,10 @@ impl World {
     }
 
     fn findings(&self) -> Vec<String> {
+        self.check().into_iter().map(|f| format!("{} {:?} {}", f.rule.name, f.subject, f.path.join("."))).collect()
+    }
+
+    fn check(&self) -> Vec<super::Finding> {
         let objects = Objects {
             policies: self.policies.iter().collect(),
             sets: self.sets.iter().collect(),
@@ -48,7 +52,7 @@ impl World {
             budgets: self.budgets.iter().collect(),
             classes: self.classes.clone(),
         };
-        check(&objects).into_iter().map(|f| format!("{} {:?} {}", f.rule.name, f.subject, f.path.join("."))).collect()
+        check(&objects)
     }
 
     fn template(&mut self) -> &mut Value {
@@ -78,6 +82,22 @@ fn policy(name: &str, rest: &str) -> Policy {
     let mut policy = policy::parse(name, &BTreeMap::from([("policy.yaml".to_owned(), text)])).unwrap();
     policy.not_yet_active.clear();
     policy
+}
+
+#[test]
+fn a_policy_that_selects_by_labels_of_the_pods_alone_says_so() {
+    let told = |change: fn(&mut World)| {
+        let mut world = World::new();
+        change(&mut world);
+        world.check().into_iter().map(|finding| finding.message).collect::<Vec<_>>()
+    };
+    let slip = told(|w| w.sets[0]["metadata"]["labels"] = json!({}));
+    assert_eq!(
+        slip,
+        ["policy db selects none of the 1 StatefulSets given: the pods of db have its labels, and the set itself has not"]
+    );
+    let out = told(|w| w.sets[0]["metadata"]["annotations"] = json!({"stateful-guardian.io/inject": "false"}));
+    assert_eq!(out, ["policy db selects none of the 1 StatefulSets given"]);
 }
 
 /// What is done to the world, and the findings then.
