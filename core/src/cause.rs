@@ -145,6 +145,7 @@ mod tests {
             shed: None,
             first_container: "redis".into(),
             containers: BTreeMap::new(),
+            resize: None,
         }
     }
 
@@ -159,6 +160,7 @@ mod tests {
                 signal,
                 ..Terminated::default()
             }),
+            ..Container::default()
         }
     }
 

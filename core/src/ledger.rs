@@ -6,6 +6,7 @@
 
 mod history;
 mod lasting;
+mod resize;
 mod start;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 pub use history::{MAX_RECORD, MAX_RECORDS, Record, Verdict};
 pub use lasting::{Failure, Failures, Fired, Hold, MAX_FAILURES, Shed};
+pub use resize::Resize;
 pub use start::Start;
 
 /// The format that this version reads and writes.
@@ -174,6 +176,9 @@ pub struct Episode {
     /// Not before this is the next attempt made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// What a container is to have, where that is its act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
     /// What a newer guardian added.
     #[serde(flatten)]
     pub rest: Rest,

@@ -12,6 +12,7 @@ pub mod metric;
 pub mod names;
 pub mod policy;
 pub mod probe;
+pub mod quantity;
 pub mod reason;
 pub mod rehearse;
 pub mod role;

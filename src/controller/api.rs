@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::Client;
+use kube::core::Status;
 use tokio::time::timeout;
 
 /// How long one call may take in all. kube's client has no time out of its own and repeats some failures up to 15 times; an API server that
@@ -57,12 +58,17 @@ pub(super) async fn call<T>(what: &'static str, future: impl Future<Output = kub
 }
 
 impl ApiError {
-    /// HTTP status of the API server's answer, where there was one.
-    pub(super) fn code(&self) -> Option<u16> {
+    /// The API server's answer, where there was one.
+    pub(super) fn status(&self) -> Option<&Status> {
         match self {
-            Self::Failed { source: kube::Error::Api(status), .. } => Some(status.code),
+            Self::Failed { source: kube::Error::Api(status), .. } => Some(status),
             _ => None,
         }
+    }
+
+    /// HTTP status of the API server's answer, where there was one.
+    pub(super) fn code(&self) -> Option<u16> {
+        Some(self.status()?.code)
     }
 
     /// A person has to act first.
@@ -77,13 +83,7 @@ impl ApiError {
 
     /// How long the API server asks to be left alone.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Failed { source: kube::Error::Api(status), .. } => status
-                .details
-                .as_ref()
-                .map(|details| Duration::from_secs(details.retry_after_seconds.into()))
-                .filter(|pause| !pause.is_zero()),
-            _ => None,
-        }
+        let details = self.status()?.details.as_ref()?;
+        Some(Duration::from_secs(details.retry_after_seconds.into())).filter(|pause| !pause.is_zero())
     }
 }

@@ -219,6 +219,7 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     let Some(mut observed) = context.cluster.observe(&set, &context.runs) else {
         context.recorder.forget(&key);
         context.collector.forget(&key);
+        context.hands.keep_only(&key, |_| false);
         context.recorder.metrics.guards(&key, context.cluster.is_guarded(&set));
         return Ok(Action::await_change());
     };
@@ -227,6 +228,7 @@ async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Actio
     let guard = context.cluster.guard(&set);
     context.collector.keep(&key, guard.policy(), action::questions(&observed, guard.policy()));
     observed.roles = context.collector.roles().of(&key, &observed.pods);
+    observed.refused = context.hands.refused(&key);
     observed.gauges = context.collector.samples().gauges(&key, &observed.pods, guard.policy());
     let (policy, edited) = match guard {
         Guard::Policy(policy, edited) => (Some(policy), edited),
@@ -284,11 +286,12 @@ impl Pass<'_> {
         let state = if decision.is_written() { self.write(stored, &decision).await? } else { stored.ledger.state };
         self.context.recorder.metrics.open(self.key, &state);
         self.context.runs.keep_only(self.key, |id| state.runs.contains_key(id));
+        self.context.hands.keep_only(self.key, |id| state.episodes.contains_key(id));
         for run_id in decision.steps.iter().filter_map(Step::starts) {
             let order = action::order(self.observed, self.policy, &state, run_id);
             order.into_iter().for_each(|order| self.context.runs.hand_over(self.key, order));
         }
-        let refused = self.context.hands.remove(self.observed, &decision).await;
+        let refused = self.context.hands.carry_out(self.key, self.observed, &decision).await;
         let decision = Decision { holds: [&decision.holds[..], &refused].concat(), ..decision };
         let rest = self.rest(&decision, now).await;
         Ok(if decision.steps.is_empty() { rest } else { Action::requeue(Duration::ZERO) })

@@ -47,6 +47,7 @@ impl Sight {
             services: Vec::new(),
             running: BTreeSet::new(),
             ends: BTreeMap::new(),
+            refused: BTreeMap::new(),
         };
         Ok(Self { set, observed })
     }

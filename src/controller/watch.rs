@@ -252,6 +252,7 @@ impl Cluster {
             services,
             running,
             ends,
+            refused: BTreeMap::new(),
         })
     }
 

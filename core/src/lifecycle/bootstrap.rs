@@ -79,6 +79,7 @@ fn begin(view: &View<'_>) -> Option<Next> {
         opened: view.now,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     };
     // The same start may see several, one for each policy that was tried: the time tells them apart.

@@ -244,6 +244,7 @@ pub fn claim(observed: &Observed, policy: &Policy, ledger: &State, ordinal: u32,
         opened: asked.now,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     };
     match attempt::attempt(&view, &id, &episode, &hook, pod) {

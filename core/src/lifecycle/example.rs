@@ -9,6 +9,7 @@ use super::{Container, Decision, Departed, Observed, Pod, RunEnd, Set, Step, Ter
 use crate::ledger::{Ledger, Record};
 use crate::names::POLICY_KEY;
 use crate::policy::{self, API_VERSION, KIND, Policy};
+use crate::quantity;
 
 /// A set, its ledger and the time, moved on by hand.
 pub(super) struct Example {
@@ -22,6 +23,8 @@ pub(super) struct Example {
     pub(super) told_runs: Vec<(String, String)>,
     /// Every pod that was evicted, in order.
     pub(super) evicted: Vec<String>,
+    /// Every limit that was asked for, in order.
+    pub(super) resized: Vec<String>,
     born: u32,
 }
 
@@ -75,6 +78,7 @@ impl Example {
                 services: Vec::new(),
                 running: BTreeSet::new(),
                 ends: BTreeMap::new(),
+                refused: BTreeMap::new(),
             },
             policy: Some(policy()),
             ledger: Ledger::new("set"),
@@ -82,6 +86,7 @@ impl Example {
             claimed: Vec::new(),
             told_runs: Vec::new(),
             evicted: Vec::new(),
+            resized: Vec::new(),
             born: 0,
         };
         for ordinal in 0..replicas {
@@ -99,7 +104,7 @@ impl Example {
     /// A new pod runs at this ordinal; the one before it is gone.
     pub(super) fn new_pod(&mut self, ordinal: u32) {
         let (uid, id) = (self.next_id(), self.next_id());
-        let container = Container { id, running_since: Some(self.now), restarts: 0, last: None };
+        let container = Container { id, running_since: Some(self.now), ..Container::default() };
         let pod = Pod {
             name: format!("redis-{ordinal}"),
             uid,
@@ -114,6 +119,7 @@ impl Example {
             shed: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
+            resize: None,
         };
         if let Some(old) = self.observed.pods.insert(ordinal, pod) {
             self.observed.departed.insert(ordinal, Departed { uid: old.uid, ..Departed::default() });
@@ -157,7 +163,8 @@ impl Example {
     pub(super) fn run_again(&mut self, ordinal: u32) {
         let (id, now) = (self.next_id(), self.now);
         let container = self.container(ordinal);
-        *container = Container { id, running_since: Some(now), restarts: container.restarts + 1, last: container.last.take() };
+        (container.id, container.running_since) = (id, Some(now));
+        container.restarts += 1;
     }
 
     pub(super) fn crash(&mut self, ordinal: u32) {
@@ -186,6 +193,11 @@ impl Example {
         for step in &decision.steps {
             if let Step::Recreate { pod, .. } = step {
                 self.evicted.push(pod.clone());
+            }
+            if let Step::Resize { pod, resize, .. } = step {
+                let limits =
+                    resize.limits.iter().map(|(of, amount)| format!("{pod} {} {}", of.as_str(), quantity::text(*amount, *of)));
+                self.resized.extend(limits);
             }
             if let Step::Run { run, run_id, .. } = step {
                 assert!(valid_run_id(run_id), "a runner refuses {run_id}");

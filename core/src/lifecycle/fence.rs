@@ -87,6 +87,7 @@ fn begin(view: &View<'_>, ordinal: u32, pod: &Pod) -> Option<Next> {
         opened: view.now,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     };
     // One for each time that it is tried: a runner starts nothing twice under one id.

@@ -67,6 +67,7 @@ fn begin(view: &View<'_>, asked: &HandOver) -> Option<Next> {
         opened: asked.began,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     };
     // One for each hand-over: the same pod may get the role back, and be drained again.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::budget::Budget;
 use super::gauge::Gauge;
+use super::resources::{Resizing, Resources};
 use super::traffic::{Service, ShedRequest};
 use crate::ledger::Start;
 use crate::role::Witness;
@@ -42,6 +43,8 @@ pub struct Observed {
     pub running: BTreeSet<String>,
     /// How the runs ended that this process carried out, by id; kept until the ledger has it.
     pub ends: BTreeMap<String, RunEnd>,
+    /// What the API server has said to acts of open episodes that it refuses for good, by their ids, as this process heard it.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// An eviction that the webhook keeps waiting, as its Lease tells.
@@ -128,6 +131,8 @@ pub struct Pod {
     pub first_container: String,
     /// `status.containerStatuses` by name.
     pub containers: BTreeMap<String, Container>,
+    /// What its kubelet says of a resize that is not done yet.
+    pub resize: Option<Resizing>,
 }
 
 /// The node of a pod.
@@ -153,6 +158,8 @@ pub struct Container {
     pub restarts: u32,
     /// `lastState.terminated`: how the run before this one ended.
     pub last: Option<Terminated>,
+    /// What it may use.
+    pub resources: Resources,
 }
 
 /// `ContainerStateTerminated`, as far as it is evidence.

@@ -17,9 +17,9 @@ use super::decide::{Next, Scenario, View};
 use super::gauge::Gauge;
 use super::observed::Pod;
 use super::step::{RuleChange, Settles, Step};
-use super::{recreate, traffic};
+use super::{recreate, resize, traffic};
 use crate::ledger::{Episode, Fired, Record, Scope, Verdict};
-use crate::policy::{Action, Condition, Rule};
+use crate::policy::{Action, Condition, Growth, Resource, Rule};
 use crate::reason;
 
 pub(super) const SCENARIO: Scenario = Scenario { name: NAME, next };
@@ -180,10 +180,9 @@ fn act(view: &View<'_>, key: &str, fired: &Fired, action: &Action, pod: &Pod) ->
         Action::Rejoin => "rejoin".to_owned(),
         Action::Switchover => "switchover".to_owned(),
         Action::Recreate => return Some(recreate(view, key, fired, pod)),
-        // `lint` and the admission warning say that these do nothing yet.
-        Action::Resize | Action::Freeze => {
-            return Some(skip(view, key, fired, "is not acted on by this version"));
-        }
+        Action::Resize(growths) => return Some(resize(view, key, fired, growths, pod)),
+        // `lint` and the admission warning say that it does nothing yet.
+        Action::Freeze => return Some(skip(view, key, fired, "is not acted on by this version")),
     };
     run(view, &format!("{}do{}", subject(key, fired), fired.actions), fired, &hook, pod)
         .or_else(|| Some(skip(view, key, fired, &format!("{hook} cannot run there now"))))
@@ -208,6 +207,21 @@ fn recreate(view: &View<'_>, key: &str, fired: &Fired, pod: &Pod) -> Next {
     let id = format!("{}do{}", subject(key, fired), fired.actions);
     match episode(view, fired, recreate::NAME, pod) {
         Some(episode) => step(Step::Open { episode_id: id, episode: Box::new(episode) }),
+        None => skip(view, key, fired, "the pod has not started yet"),
+    }
+}
+
+/// The container gets more of what it may use, where there is more to give.
+fn resize(view: &View<'_>, key: &str, fired: &Fired, growths: &BTreeMap<Resource, Growth>, pod: &Pod) -> Next {
+    let asked = match resize::plan(view, pod, growths) {
+        Ok(asked) => asked,
+        Err(why) => return skip(view, key, fired, &why),
+    };
+    match episode(view, fired, resize::NAME, pod) {
+        Some(episode) => {
+            let episode = Box::new(Episode { resize: Some(asked), ..episode });
+            step(Step::Open { episode_id: format!("{}do{}", subject(key, fired), fired.actions), episode })
+        }
         None => skip(view, key, fired, "the pod has not started yet"),
     }
 }
@@ -256,6 +270,7 @@ fn episode(view: &View<'_>, fired: &Fired, name: &str, pod: &Pod) -> Option<Epis
         opened: view.now,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     })
 }
@@ -264,9 +279,12 @@ fn episode(view: &View<'_>, fired: &Fired, name: &str, pod: &Pod) -> Option<Epis
 fn advance(course: &Course<'_>) -> Option<Next> {
     let mut rules = course.view.ledger.rules.iter();
     let of = rules.find(|(key, fired)| course.id.starts_with(&subject(key, fired)));
-    let settles = of.map_or(Settles::Nothing, |(key, _)| Settles::Rule { key: key.clone(), at: course.view.now });
-    if course.episode.hook == recreate::NAME {
-        return recreate::advance(course, settles.clone(), settles);
+    let ran = course.episode.hook != resize::NAME;
+    let settles = of.map_or(Settles::Nothing, |(key, _)| Settles::Rule { key: key.clone(), at: course.view.now, ran });
+    match course.episode.hook.as_str() {
+        recreate::NAME => return recreate::advance(course, settles.clone(), settles),
+        resize::NAME => return Some(resize::advance(course, settles)),
+        _ => {}
     }
     let over = match course.advance()? {
         Progress::On(next) => return Some(next),

@@ -155,6 +155,7 @@ impl Beginning<'_> {
             opened: self.view.now,
             attempts: 0,
             next: None,
+            resize: None,
             rest: BTreeMap::new(),
         };
         Some(attempt::attempt(self.view, &format!("{NAME}-{}", self.start.short()), &episode, hook, at))

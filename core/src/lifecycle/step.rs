@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::ledger::{Episode, Failures, Fired, GivenUp, Ledger, Record, Run, Shed, Start, State, Verdict};
+use crate::ledger::{Episode, Failures, Fired, GivenUp, Ledger, Record, Resize, Run, Shed, Start, State, Verdict};
 
 /// How long a pod that could not be fenced is remembered: far longer than the pause before the next attempt, and not for ever.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
@@ -81,6 +81,19 @@ pub enum Step {
         pod: String,
         /// `metadata.uid` of the pod: another one of that name stays.
         pod_uid: String,
+        /// Not before this is it asked for again.
+        again: Timestamp,
+    },
+    /// Asks for other limits of a container, as its episode says. Asked for again at `again`, while nothing came of it.
+    Resize {
+        /// Id of the episode.
+        episode_id: String,
+        /// Name of the pod.
+        pod: String,
+        /// `metadata.uid` of the pod: another one of that name stays as it is.
+        pod_uid: String,
+        /// What is asked for.
+        resize: Box<Resize>,
         /// Not before this is it asked for again.
         again: Timestamp,
     },
@@ -195,6 +208,8 @@ pub enum Settles {
         key: String,
         /// When.
         at: Timestamp,
+        /// A task or a hook was run, or the pod made anew.
+        ran: bool,
     },
     /// It is not tried again before something changes.
     GivesUp(GivenUp),
@@ -227,6 +242,7 @@ impl Step {
             | Self::Attach { .. }
             | Self::Recreate { .. }
             | Self::Release { .. }
+            | Self::Resize { .. }
             | Self::Count { .. }
             | Self::NewLife => None,
         }
@@ -267,7 +283,9 @@ impl Step {
                     (episode.then, episode.attempts, episode.next) = (None, 0, None);
                 }
             }
-            Self::Recreate { episode_id, again, .. } | Self::Release { episode_id, again, .. } => {
+            Self::Recreate { episode_id, again, .. }
+            | Self::Release { episode_id, again, .. }
+            | Self::Resize { episode_id, again, .. } => {
                 if let Some(episode) = state.episodes.get_mut(episode_id) {
                     episode.next = Some(*again);
                 }
@@ -339,8 +357,8 @@ impl Settles {
             state.unfenced.insert(pod_uid.clone(), *at);
             return;
         }
-        if let Self::Rule { key, at } = self {
-            RuleChange::Acted { at: *at, shed: None, ran: true }.apply(state, key);
+        if let Self::Rule { key, at, ran } = self {
+            RuleChange::Acted { at: *at, shed: None, ran: *ran }.apply(state, key);
             return;
         }
         if let Self::Drained { pod_uid } = self {

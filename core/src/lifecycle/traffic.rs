@@ -239,6 +239,7 @@ fn drain(view: &View<'_>, shed: &Shed, pod: &Pod) -> Option<Next> {
         opened: view.now,
         attempts: 0,
         next: None,
+        resize: None,
         rest: BTreeMap::new(),
     };
     Some(attempt::attempt(view, &id, &episode, hook, pod))

@@ -84,6 +84,8 @@ pub enum Problem {
     OneCondition,
     #[error("write either `above` or `below`")]
     OneThreshold,
+    #[error("nothing is to be raised: write `memory`, `cpu` or both, each with its `max`")]
+    NoResource,
     #[error("this is on the same side as `when`, so it would end what it has just begun: write `{0}`")]
     OtherSide(&'static str),
     #[error("`{0}` must be {1} the bound of `when`, or the rule would end while it begins")]

@@ -12,7 +12,7 @@ const BEGIN: &str = "<!-- made from the schema: begin -->\n";
 const END: &str = "<!-- made from the schema: end -->\n";
 
 /// The tables: where the keys stand, the type that holds them, and the type whose keys were in an earlier table.
-const TABLES: [(&str, &str, Option<&str>); 19] = [
+const TABLES: [(&str, &str, Option<&str>); 21] = [
     ("The document", "", None),
     ("`selector`", "LabelSelector", None),
     ("`selector.matchExpressions[]`", "Expression", None),
@@ -29,6 +29,8 @@ const TABLES: [(&str, &str, Option<&str>); 19] = [
     ("`rules[]`", "Rule", None),
     ("`rules[].when`", "Condition", None),
     ("`rules[].until`", "Until", None),
+    ("`rules[].resize`", "Resize", None),
+    ("`rules[].resize.cpu` and `rules[].resize.memory`", "Growth", None),
     ("`rules[].budget`", "Budget", None),
     ("`traffic`", "Traffic", None),
     ("`update`", "Update", None),

@@ -1,6 +1,9 @@
 //! What is done when something is observed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::reason;
 
@@ -81,7 +84,8 @@ pub enum Amount {
 }
 
 /// A resource that containers use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Resource {
     /// In cores.
     Cpu,
@@ -98,14 +102,43 @@ pub enum Action {
     Rejoin,
     /// The pod is deleted, and its StatefulSet makes it anew.
     Recreate,
-    /// More of the resource, in place.
-    Resize,
+    /// More of these resources for the policy's container, in place; never empty.
+    Resize(BTreeMap<Resource, Growth>),
     /// The `switchover` hook.
     Switchover,
     /// The `freeze` hook.
     Freeze,
     /// This task.
     Run(String),
+}
+
+/// How far the limit of a container is raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// How much at a time.
+    pub by: Stride,
+    /// Never beyond this: bytes, or thousandths of a core.
+    pub max: u64,
+}
+
+/// How much a limit is raised at a time; never nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stride {
+    /// Percent of what it is.
+    Percent(u32),
+    /// Bytes, or thousandths of a core.
+    Absolute(u64),
+}
+
+impl Resource {
+    /// As Kubernetes names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// A limit on what a rule does.

@@ -376,6 +376,8 @@ pub(super) struct Rule {
     pub(super) actions: Spanned<Vec<Spanned<Action>>>,
     /// Tasks that are run once it has ended
     pub(super) undo: Option<Vec<Undo>>,
+    /// How far `resize` in `do` raises the limits of the policy's container
+    pub(super) resize: Option<Spanned<Resize>>,
     /// How many pods it may act on, and how often
     pub(super) budget: Option<Budget>,
 }
@@ -440,6 +442,24 @@ pub(super) enum Action {
 pub(super) struct Undo {
     /// Name of a task
     pub(super) run: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Resize {
+    /// Its CPU limit
+    pub(super) cpu: Option<Spanned<Growth>>,
+    /// Its memory limit
+    pub(super) memory: Option<Spanned<Growth>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Growth {
+    /// How much more each time: a whole percentage of the limit, or a quantity such as `256Mi`; 25%
+    pub(super) by: Option<Spanned<Scalar>>,
+    /// Never beyond this, such as `2Gi`
+    pub(super) max: Spanned<Scalar>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

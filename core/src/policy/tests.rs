@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Amount, Condition, DEFAULT_TIMEOUT, Deletion, InitOrder, MetricKind, OnFailure, OwnPreStop, Policy, Program, Quorum,
-    ReadyAfter, Resource, Schedule, Target, Threshold, When, Window, parse,
+    Action, Amount, Condition, DEFAULT_TIMEOUT, Deletion, Growth, InitOrder, MetricKind, OnFailure, OwnPreStop, Policy, Program,
+    Quorum, ReadyAfter, Resource, Schedule, Stride, Target, Threshold, When, Window, parse,
 };
 use crate::reason::Start;
 
@@ -183,6 +183,9 @@ fn rules_are_read_as_they_are_written() {
     assert_eq!(broken.when, Condition::Cause { causes, times: 3, within: secs(600) });
     let Condition::Usage { threshold, .. } = &busy.when else { panic!("{busy:?}") };
     assert_eq!(*threshold, Threshold::Above(Amount::Absolute(1.5)));
+    let cpu = Growth { by: Stride::Absolute(500), max: 4000 };
+    let memory = Growth { by: Stride::Percent(25), max: 3 << 29 };
+    assert_eq!(busy.actions, [Action::Resize([(Resource::Cpu, cpu), (Resource::Memory, memory)].into())]);
     let Condition::Usage { threshold, .. } = &idle.when else { panic!("{idle:?}") };
     assert_eq!(*threshold, Threshold::Below(Amount::Absolute(536_870_912.0)));
 }
@@ -217,7 +220,6 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
         "hooks.freeze",
         "hooks.thaw",
         "rules[1].do[1]",
-        "rules[3].do[0]",
         "tasks.hourly.schedule",
         "tasks.nightly.schedule",
         "update",

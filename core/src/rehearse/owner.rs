@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::figures::{INIT_AGAIN, MAX_INIT_AGAIN, NODE_DELETED, NOT_READY, START, STOP, TOLERATED};
 use super::line::{What, seconds};
 use super::world::{End, Event, Id, World};
-use crate::lifecycle::{Container, Departed, Node, Pod, Volume, in_words};
+use crate::lifecycle::{Container, Departed, Node, Pod, Resources, Volume, in_words};
 use crate::policy::OnFailure;
 use crate::stop::{self, Leaving, Owner};
 
@@ -66,8 +66,9 @@ impl World<'_> {
             let volume = Volume { claim, uid: self.next_id(), created, is_member: false };
             self.observed.volumes.insert(ordinal, volume);
         }
+        let made = |resources: &Resources| Container { resources: resources.clone(), ..Container::default() };
         let containers: BTreeMap<String, Container> =
-            self.subject.containers.iter().map(|name| (name.clone(), Container::default())).collect();
+            self.subject.resources.iter().map(|(name, resources)| (name.clone(), made(resources))).collect();
         let pod = Pod {
             name: name.clone(),
             uid: uid.clone(),
@@ -82,6 +83,7 @@ impl World<'_> {
             shed: None,
             first_container: self.subject.containers.first().cloned().unwrap_or_default(),
             containers,
+            resize: None,
         };
         self.observed.pods.insert(ordinal, pod);
         self.tell(What::Cluster, Some(&name), "the pod is made".to_owned());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Unfit;
 use super::figures::MAX_REPLICAS;
-use crate::lifecycle::{Budget, Service, Set, budget_name};
+use crate::lifecycle::{Budget, ContainerSpec, Resources, Service, Set, budget_name};
 use crate::names;
 use crate::policy::{Policy, Selector};
 
@@ -20,6 +20,8 @@ pub(super) struct Subject {
     pub(super) annotations: BTreeMap<String, String>,
     /// Names of its containers, in their order.
     pub(super) containers: Vec<String>,
+    /// What each of them may use, and gets.
+    pub(super) resources: BTreeMap<String, Resources>,
     /// Name of its first volume claim template.
     pub(super) claim: Option<String>,
     /// Its pods are made, and taken away, one after the other.
@@ -117,7 +119,8 @@ struct PodSpec {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Container {
-    name: String,
+    #[serde(flatten)]
+    spec: ContainerSpec,
     #[serde(default)]
     startup_probe: Value,
 }
@@ -151,7 +154,8 @@ impl Subject {
             // What the API server writes where nothing is said.
             grace: SignedDuration::from_secs(spec.template.spec.termination_grace_period_seconds.unwrap_or(30).into()),
             waits_for_join: spec.template.spec.containers.iter().any(waits),
-            containers: spec.template.spec.containers.into_iter().map(|container| container.name).collect(),
+            containers: spec.template.spec.containers.iter().map(|container| container.spec.name.clone()).collect(),
+            resources: spec.template.spec.containers.into_iter().map(|c| (c.spec.name.clone(), started(&c.spec))).collect(),
             claim: spec.volume_claim_templates.into_iter().next().map(|template| template.metadata.name),
             ordered: spec.pod_management_policy != "Parallel",
             rolls_from: (spec.update_strategy.r#type != "OnDelete").then_some(partition),
@@ -179,6 +183,11 @@ impl Subject {
     pub(super) fn replicas(&self) -> usize {
         self.set.ordinals.len()
     }
+}
+
+/// What a container gets at its start: its limits.
+fn started(spec: &ContainerSpec) -> Resources {
+    spec.resources(spec.resources.limits)
 }
 
 /// So many replicas can be rehearsed with.

@@ -12,7 +12,7 @@ use super::script::{Script, outcome};
 use super::subject::Subject;
 use super::tell::Telling;
 use crate::ledger::Ledger;
-use crate::lifecycle::{Container, Observed, Pod, RunEnd, Terminated};
+use crate::lifecycle::{Observed, Pod, RunEnd, Terminated};
 use crate::policy::{Policy, READY_WITHIN, Target};
 use crate::role::{Claim, Silence, Witness};
 
@@ -120,6 +120,7 @@ impl<'p> World<'p> {
             services: subject.services.clone(),
             running: BTreeSet::new(),
             ends: BTreeMap::new(),
+            refused: BTreeMap::new(),
         };
         Self {
             policy,
@@ -278,7 +279,7 @@ impl<'p> World<'p> {
         pod.ip.get_or_insert(address);
         for (status, id) in pod.containers.values_mut().filter(|status| status.running_since.is_none()).zip(ids) {
             let restarts = status.restarts + u32::from(!status.id.is_empty());
-            *status = Container { id, running_since: Some(now), restarts, last: status.last.take() };
+            (status.id, status.running_since, status.restarts) = (id, Some(now), restarts);
         }
         let container = pod.containers.get(&main).map(|status| status.id.clone()).unwrap_or_default();
         self.tell(What::Cluster, Some(&name), format!("container {main} starts"));

@@ -13,9 +13,10 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 14] = [
+const CONTROLLER: [Right; 15] = [
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
+    ("patch", "", "pods", "resize"),
     ("list", "policy", "poddisruptionbudgets", ""),
     ("create", "policy", "poddisruptionbudgets", ""),
     ("delete", "policy", "poddisruptionbudgets", ""),
@@ -138,4 +139,49 @@ fn attributes((verb, group, resource, subresource): Right, namespace: Option<&st
 
 fn shown((verb, _, resource, subresource): Right) -> String {
     if subresource.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}/{subresource}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What the ClusterRoles of this name grant: verb, group, resource with subresource.
+    fn granted(roles: &[&str]) -> BTreeSet<(String, String, String)> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/base/controller-rights.yaml");
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let is_meant = |o: &&Value| o["kind"] == "ClusterRole" && roles.iter().any(|role| o["metadata"]["name"] == *role);
+        let rules = objects.iter().filter(is_meant).flat_map(|role| role["rules"].as_array().unwrap());
+        let words = |rule: &Value, of: &str| -> Vec<String> {
+            rule[of].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        let all = rules.flat_map(|rule| {
+            let (groups, resources) = (words(rule, "apiGroups"), words(rule, "resources"));
+            let each = |verb: String| {
+                let of = |group: &String| resources.iter().map(|r| (verb.clone(), group.clone(), r.clone())).collect::<Vec<_>>();
+                groups.iter().flat_map(of).collect::<Vec<_>>()
+            };
+            words(rule, "verbs").into_iter().flat_map(each).collect::<Vec<_>>()
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn what_the_controller_is_asked_about_is_granted_and_of_every_resource_that_it_writes_it_is_asked() {
+        let whole = |(verb, group, resource, subresource): Right| {
+            let resource = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
+            (verb.to_owned(), group.to_owned(), resource)
+        };
+        let asked: BTreeSet<_> = CONTROLLER.into_iter().map(whole).collect();
+        let all = granted(&["guardian-namespace", "guardian-controller"]);
+        assert_eq!(asked.difference(&all).collect::<Vec<_>>(), Vec::<&(String, String, String)>::new());
+        let resources = |rights: &BTreeSet<(String, String, String)>| -> BTreeSet<(String, String)> {
+            rights.iter().map(|(_, group, resource)| (group.clone(), resource.clone())).collect()
+        };
+        assert!(resources(&granted(&["guardian-namespace"])).is_subset(&resources(&asked)));
+    }
 }

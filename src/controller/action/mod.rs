@@ -8,8 +8,12 @@ mod label_role;
 mod label_serving;
 mod mark;
 mod release;
+mod resize;
 mod run_hook;
 mod select_serving;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use guardian_core::lifecycle::{Decision, Held, Levels, Observed, Step};
 use guardian_core::reason;
@@ -17,7 +21,7 @@ use jiff::SignedDuration;
 use kube::Client;
 
 use super::api::ApiError;
-use super::queue;
+use super::{SetKey, queue};
 
 pub(super) use ask::questions;
 pub(crate) use run_hook::prepared;
@@ -56,11 +60,33 @@ impl Refused {
 pub(super) struct Hands {
     client: Client,
     installation: String,
+    /// What the API server has said to acts that it refuses for good, by set and episode; kept until the ledger has it.
+    refused: Mutex<BTreeMap<SetKey, BTreeMap<String, String>>>,
 }
 
 impl Hands {
     pub(super) const fn new(client: Client, installation: String) -> Self {
-        Self { client, installation }
+        Self { client, installation, refused: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// What was refused for good to a set, by episode.
+    pub(super) fn refused(&self, set: &SetKey) -> BTreeMap<String, String> {
+        self.lock().get(set).cloned().unwrap_or_default()
+    }
+
+    /// What the ledger has no more is forgotten.
+    pub(super) fn keep_only(&self, set: &SetKey, is_open: impl Fn(&str) -> bool) {
+        let mut refused = self.lock();
+        if let Some(of_set) = refused.get_mut(set) {
+            of_set.retain(|episode, _| is_open(episode));
+            if of_set.is_empty() {
+                refused.remove(set);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SetKey, BTreeMap<String, String>>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the levels of a decision.
@@ -107,8 +133,8 @@ impl Hands {
         refused
     }
 
-    /// Evicts the pods that a decision, which is written, wants made anew, and deletes those that were fenced.
-    pub(super) async fn remove(&self, observed: &Observed, decision: &Decision) -> Vec<Held> {
+    /// Evicts the pods that a decision, which is written, wants made anew, deletes those that were fenced, and resizes those that are to have more.
+    pub(super) async fn carry_out(&self, set: &SetKey, observed: &Observed, decision: &Decision) -> Vec<Held> {
         let mut refused = Vec::new();
         for step in &decision.steps {
             let (scenario, asked) = match step {
@@ -117,6 +143,15 @@ impl Hands {
                 }
                 Step::Release { pod, pod_uid, .. } => {
                     ("fence", release::pod(&self.client, &observed.namespace, pod, pod_uid).await)
+                }
+                Step::Resize { episode_id, pod, pod_uid, resize, .. } => {
+                    let asked = resize::pod(&self.client, &observed.namespace, pod, pod_uid, resize).await;
+                    let refusal = asked.as_ref().err().and_then(|error| resize::refusal(error, pod));
+                    if let Some(why) = refusal {
+                        self.lock().entry(set.clone()).or_default().insert(episode_id.clone(), why);
+                        continue;
+                    }
+                    ("resize", asked)
                 }
                 _ => continue,
             };

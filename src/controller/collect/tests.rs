@@ -391,5 +391,6 @@ fn pod_of(uid: &str) -> guardian_core::lifecycle::Pod {
         shed: None,
         first_container: "redis".to_owned(),
         containers: BTreeMap::new(),
+        resize: None,
     }
 }

@@ -261,7 +261,8 @@ fn a_hook_taken_out_of_the_policy_lets_its_run_end_and_makes_no_other() {
 #[test]
 fn another_container_in_the_policy_is_no_restart() {
     let mut example = Example::at_rest(1);
-    let sidecar = crate::lifecycle::Container { id: "s".into(), running_since: Some(example.now), restarts: 4, last: None };
+    let sidecar =
+        crate::lifecycle::Container { id: "s".into(), running_since: Some(example.now), restarts: 4, ..Default::default() };
     example.observed.pods.get_mut(&0).unwrap().containers.insert("exporter".into(), sidecar);
     example.policy.as_mut().unwrap().container = Some("exporter".into());
     example.pass();

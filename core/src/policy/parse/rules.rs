@@ -1,6 +1,6 @@
 //! Rules: what sets them off, what they do, what ends them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_saphyr::Location;
@@ -9,8 +9,10 @@ use super::{Check, scalars};
 use crate::ledger::MAX_FAILURES;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{self, Scalar, Spanned};
-use crate::policy::{Action, Amount, Budget, Condition, MAX_RULES, MAX_TIMEOUT, Resource, Rule, Threshold, Until, yaml};
-use crate::reason;
+use crate::policy::{
+    Action, Amount, Budget, Condition, Growth, MAX_RULES, MAX_TIMEOUT, Resource, Rule, Stride, Threshold, Until, yaml,
+};
+use crate::{quantity, reason};
 
 /// Of what an amount is.
 #[derive(Clone, Copy)]
@@ -21,6 +23,9 @@ enum Measure {
 
 /// How long a failure counts where the policy does not say.
 const WITHIN: Duration = Duration::from_secs(600);
+
+/// How much a limit is raised at a time where the policy does not say.
+const STRIDE: Stride = Stride::Percent(25);
 
 /// Reasons of what is run although nothing has failed or started.
 const ASKED_FOR: [reason::Start; 2] = [reason::Start::Requested, reason::Start::Rule];
@@ -45,9 +50,10 @@ impl Check<'_> {
         let when = self.condition(&format!("{path}.when"), rule.when);
         let until = rule.until.and_then(|until| self.until(&format!("{path}.until"), until, when.as_ref()));
         self.not_empty(&format!("{path}.do"), &rule.actions);
-        let usage = matches!(when, Some(Condition::Usage { .. }) | None);
+        let resizes = rule.actions.value.iter().any(|action| matches!(action.value, schema::Action::Resize));
+        let growths = rule.resize.map(|resize| self.growths(&format!("{path}.resize"), resize, resizes));
         let actions = rule.actions.value.into_iter().enumerate();
-        let actions = actions.map(|(n, a)| self.action(&format!("{path}.do[{n}]"), a, usage)).collect();
+        let actions = actions.map(|(n, a)| self.action(&format!("{path}.do[{n}]"), a, growths.as_ref())).collect();
         let undo = rule.undo.unwrap_or_default().into_iter().enumerate();
         let undo = undo.map(|(n, undo)| self.task_name(format!("{path}.undo[{n}].run"), undo.run)).collect();
         let budget = rule.budget.map(|budget| Budget {
@@ -188,7 +194,44 @@ impl Check<'_> {
         found
     }
 
-    fn action(&mut self, path: &str, action: Spanned<schema::Action>, usage: bool) -> Action {
+    /// How far `resize` goes. `used`: the rule has it in `do`.
+    fn growths(&mut self, path: &str, resize: Spanned<schema::Resize>, used: bool) -> BTreeMap<Resource, Growth> {
+        let Spanned { value: schema::Resize { cpu, memory }, referenced: at } = resize;
+        self.needs(path, at, used, "resize", "`resize` in `do`: the action that it bounds");
+        if cpu.is_none() && memory.is_none() {
+            self.error(path, at, Problem::NoResource);
+        }
+        let given = [(Resource::Cpu, cpu), (Resource::Memory, memory)];
+        let given = given.into_iter().filter_map(|(resource, growth)| Some((resource, growth?)));
+        given.filter_map(|(of, growth)| Some((of, self.growth(&format!("{path}.{}", of.as_str()), growth.value, of)?))).collect()
+    }
+
+    fn growth(&mut self, path: &str, growth: schema::Growth, of: Resource) -> Option<Growth> {
+        let quantity = |text: &str| quantity::parse(text, of).filter(|amount| *amount > 0);
+        let max = quantity(&growth.max.value.0);
+        if max.is_none() {
+            let example = match of {
+                Resource::Cpu => "a number of cores, such as 500m or 4",
+                Resource::Memory => "a number of bytes, such as 512Mi or 2Gi",
+            };
+            self.error(format!("{path}.max"), growth.max.referenced, Problem::NotAnAmount(growth.max.value.0, example));
+        }
+        let Some(by) = growth.by else { return max.map(|max| Growth { by: STRIDE, max }) };
+        let stride = match by.value.0.strip_suffix('%') {
+            Some(percent) => scalars::whole(percent).filter(|n| (1..=1000).contains(n)).map(Stride::Percent),
+            None => quantity(&by.value.0).map(Stride::Absolute),
+        };
+        if stride.is_none() {
+            let example = match of {
+                Resource::Cpu => "a whole percentage of the limit or a number of cores, such as 25% or 500m",
+                Resource::Memory => "a whole percentage of the limit or a number of bytes, such as 25% or 256Mi",
+            };
+            self.error(format!("{path}.by"), by.referenced, Problem::NotAnAmount(by.value.0, example));
+        }
+        Some(Growth { by: stride?, max: max? })
+    }
+
+    fn action(&mut self, path: &str, action: Spanned<schema::Action>, growths: Option<&BTreeMap<Resource, Growth>>) -> Action {
         let at = action.referenced;
         let hooks = &self.declared.hooks;
         let (there, what, needed) = match &action.value {
@@ -196,18 +239,22 @@ impl Check<'_> {
             schema::Action::Rejoin => (hooks.contains("rejoin"), "rejoin", "`hooks.rejoin`"),
             schema::Action::Switchover => (hooks.contains("switchover"), "switchover", "`hooks.switchover`"),
             schema::Action::Freeze => (hooks.contains("freeze"), "freeze", "`hooks.freeze`"),
-            schema::Action::Resize => (usage, "resize", "`usage` in `when`: the resource of which more is given"),
+            schema::Action::Resize => (
+                growths.is_some(),
+                "resize",
+                "`resize` in the rule: of what more is given, and its `max`, such as {memory: {by: 25%, max: 2Gi}}",
+            ),
             schema::Action::Recreate | schema::Action::Run(_) => (true, "", ""),
         };
         self.needs(path, at, there, what, needed);
-        if matches!(action.value, schema::Action::Resize | schema::Action::Freeze) {
+        if matches!(action.value, schema::Action::Freeze) {
             self.later(path);
         }
         match action.value {
             schema::Action::Shed => Action::Shed,
             schema::Action::Rejoin => Action::Rejoin,
             schema::Action::Recreate => Action::Recreate,
-            schema::Action::Resize => Action::Resize,
+            schema::Action::Resize => Action::Resize(growths.cloned().unwrap_or_default()),
             schema::Action::Switchover => Action::Switchover,
             schema::Action::Freeze => Action::Freeze,
             schema::Action::Run(task) => Action::Run(self.task_name(format!("{path}.run"), task)),

@@ -162,7 +162,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// Digits only: no sign, no blank.
-fn whole(text: &str) -> Option<u32> {
+pub(super) fn whole(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
