@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::exec::Scene;
 use crate::fault::Fault;
+use crate::resizes::resize;
 
 /// The server. Clones are the same server.
 #[derive(Clone)]
@@ -232,6 +233,7 @@ impl Api {
                 world.create(&asked.resource.named(&asked.namespace, &name), object, now).cloned()
             }
             (&Method::PUT, Some(key)) => world.update(key, object()).cloned(),
+            (&Method::PATCH, Some(key)) if asked.subresource == "resize" => resize(world, key, &object()),
             (&Method::PATCH, Some(key)) => world.get(key).cloned().and_then(|old| {
                 let new = patched(old, &object())?;
                 world.update(key, new).cloned()

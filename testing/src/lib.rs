@@ -15,6 +15,7 @@ mod fault;
 mod log;
 mod nodes;
 mod owner;
+mod resizes;
 mod rights;
 mod runner;
 mod serve;

@@ -250,6 +250,7 @@ impl Stage {
                 "containerStatuses": [{
                     "name": SET, "containerID": id, "restartCount": restarts,
                     "state": {"running": {"startedAt": now}},
+                    "resources": pod["spec"]["containers"][0]["resources"],
                     "lastState": if before["lastState"].is_object() { before["lastState"].clone() } else { json!({}) },
                 }],
             });
