@@ -9,7 +9,7 @@ use super::figures::{HOOK, MEASURED, NODE_DELETED, NOT_READY, OUTAGE, READY, RES
 use super::line::seconds;
 use super::world::World;
 use super::{Asked, BEGINS, LASTS, Scenario};
-use crate::policy::READY_WITHIN;
+use crate::policy::{Action, READY_WITHIN, Rule};
 
 /// Of this rehearsal alone, the most important first.
 pub(super) fn assumed(world: &World<'_>, asked: &Asked, cast: &Cast) -> Vec<String> {
@@ -33,6 +33,15 @@ pub(super) fn assumed(world: &World<'_>, asked: &Asked, cast: &Cast) -> Vec<Stri
         format!("by readyAfter it is not ready before its join or rejoin has ended well, for {} at most", of(READY_WITHIN))
     }));
     all.push(format!("a pod is gone {} after its preStop, and its next is made at once", seconds(STOP)));
+    let resizes = |rule: &Rule| rule.actions.iter().any(|action| matches!(action, Action::Resize(_)));
+    all.extend(
+        world
+            .policy
+            .rules
+            .iter()
+            .any(resizes)
+            .then(|| "a node has room for whatever is resized, and gives it at once".to_owned()),
+    );
     all.extend(of_scenario(asked));
     all.push(format!("the guardian sees everything at once, nobody else does anything, and the clock begins at {BEGINS}"));
     all

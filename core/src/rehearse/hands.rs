@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::figures::MAX_PASSES;
 use super::line::{Line, What, seconds};
 use super::world::{Event, World};
-use crate::ledger::{self, Run};
+use crate::ledger::{self, Resize, Run};
 use crate::lifecycle::{Budget, BudgetChange, Decision, Levels, RunEnd, Step, budget_name, decide};
-use crate::reason;
+use crate::{quantity, reason};
 
 /// Pause before an exec into a pod that cannot be reached counts as lost.
 const UNREACHED: SignedDuration = SignedDuration::from_secs(10);
@@ -81,6 +81,7 @@ impl World<'_> {
                     self.removed(&id, "the pod is deleted without waiting for its node".to_owned());
                 }
             }
+            Step::Resize { pod_uid, resize, .. } => self.resize(pod_uid, resize),
             Step::Recreate { pod, pod_uid, .. } => {
                 let Some(id) = self.observed.pods.iter().find(|(_, pod)| pod.uid == *pod_uid).map(|(ordinal, _)| *ordinal) else {
                     return;
@@ -98,6 +99,24 @@ impl World<'_> {
             }
             _ => {}
         }
+    }
+
+    /// The kubelet of a pod has room for whatever is asked for.
+    fn resize(&mut self, pod_uid: &str, asked: &Resize) {
+        let Some(pod) = self.observed.pods.values_mut().find(|pod| pod.uid == pod_uid) else { return };
+        let name = pod.name.clone();
+        let Some(container) = pod.containers.get_mut(&asked.container) else { return };
+        let resources = &mut container.resources;
+        let mut told = Vec::new();
+        for (of, limit) in &asked.limits {
+            *resources.limits.get_mut(*of) = Some(*limit);
+            *resources.given.get_mut(*of) = Some(*limit);
+            told.push(format!("{} of {}", quantity::text(*limit, *of), of.as_str()));
+        }
+        for (of, request) in &asked.requests {
+            *resources.requests.get_mut(*of) = Some(*request);
+        }
+        self.tell(What::Cluster, Some(&name), format!("container {} may use {} now", asked.container, told.join(" and ")));
     }
 
     /// A runner gets the run.

@@ -1,4 +1,5 @@
 mod causes;
+mod resizes;
 mod wrong;
 
 use std::collections::BTreeMap;
