@@ -108,6 +108,11 @@ rules! {
         "Hooks run in the container and are charged to it. Without a memory request the pod is among the first to be evicted, and \
          percentages of usage mean nothing without a limit."
         "Set resources.requests, and limits.memory, on the container in which hooks run."
+    RESIZE_OF_NO_USE "resize-of-no-use" Warning
+        "`resize` raises a limit that is there, up to the rule's `max`, and never where that would restart the container: where it cannot, \
+         the rule goes on with its next action."
+        "Set resources.limits of the container below `max`, and no resizePolicy that says RestartContainer; or take the resource out of \
+         the rule's `resize`."
     DATA_ON_EMPTY_DIR "data-on-empty-dir" Warning
         "An emptyDir goes with its pod: every replaced pod comes back without data."
         "Put the data on a volumeClaimTemplate, unless it can be made again from peers."

@@ -6,12 +6,14 @@ use serde_json::Value;
 
 use super::rule::{
     DATA_ON_EMPTY_DIR, GRACE_UNDER_PRE_STOP, LIVENESS_UNDER_HOOK, MISSING_CONTAINER, NO_RESOURCES, OWN_PRE_STOP_STAYS,
-    OWN_STARTUP_PROBE_STAYS, PRIORITY_CLASS_NOT_GIVEN, RESERVED_NAME, RESERVED_PRIORITY_CLASS, SEVERAL_POLICIES,
+    OWN_STARTUP_PROBE_STAYS, PRIORITY_CLASS_NOT_GIVEN, RESERVED_NAME, RESERVED_PRIORITY_CLASS, RESIZE_OF_NO_USE,
+    SEVERAL_POLICIES,
 };
 use super::{Finding, Guarded, in_container, list, name_of};
 use crate::admission::STOP_TIME;
+use crate::lifecycle::{ContainerSpec, obstacles};
 use crate::names;
-use crate::policy::{Hook, Hooks, OwnPreStop, Policy, READY_WITHIN};
+use crate::policy::{Action, Hook, Hooks, OwnPreStop, Policy, READY_WITHIN};
 
 const GRACE: &str = "terminationGracePeriodSeconds";
 /// What the API server writes where the user writes nothing; so this value is taken for nobody's choice.
@@ -32,6 +34,7 @@ pub(super) fn check(set: &Guarded<'_>, classes: &[&str]) -> Vec<Finding> {
         return findings;
     }
     findings.extend(no_resources(set));
+    findings.extend(resize_of_no_use(set, policy));
     findings.extend(pre_stop(set, policy));
     findings.extend(own_startup_probe(set, policy));
     findings.extend(liveness(set, policy));
@@ -107,6 +110,25 @@ fn no_resources(set: &Guarded<'_>) -> Option<Finding> {
         let message = format!("the container {} of StatefulSet {} asks for no memory", name_of(container), set.name);
         set.find(NO_RESOURCES, &in_container(&at, &[]), message)
     })
+}
+
+fn resize_of_no_use(set: &Guarded<'_>, policy: &Policy) -> Vec<Finding> {
+    let Some((at, container)) = set.hook_container(None) else { return Vec::new() };
+    let Ok(spec) = serde_json::from_value::<ContainerSpec>(container.clone()) else { return Vec::new() };
+    let resources = spec.resources(spec.resources.limits);
+    let mut findings = Vec::new();
+    for rule in &policy.rules {
+        let growths = rule.actions.iter().filter_map(|action| match action {
+            Action::Resize(growths) => Some(growths),
+            _ => None,
+        });
+        // Every `resize` of a rule has the same bounds.
+        for why in growths.take(1).flat_map(|growths| obstacles(&resources, growths)) {
+            let message = format!("rule {} of policy {} resizes StatefulSet {}, and {why}", rule.name, policy.name, set.name);
+            findings.push(set.find(RESIZE_OF_NO_USE, &in_container(&at, &[]), message));
+        }
+    }
+    findings
 }
 
 /// Is data kept where it goes with the pod? Told by the path of the mount, where the set has no claims at all.

@@ -84,6 +84,9 @@ fn policy(name: &str, rest: &str) -> Policy {
     policy
 }
 
+const RESIZES: &str =
+    "rules: [{name: a, when: {usage: memory, above: 85%}, do: [resize], resize: {memory: {max: 1Gi}, cpu: {max: 2}}}]";
+
 #[test]
 fn a_policy_that_selects_by_labels_of_the_pods_alone_says_so() {
     let told = |change: fn(&mut World)| {
@@ -206,6 +209,34 @@ fn each_rule_finds_what_it_is_for_and_nothing_close_to_it() {
             "no resources",
             |w| w.container()["resources"] = json!({"requests": {"cpu": "1"}}),
             &["no-resources Set(0) spec.template.spec.containers.0"],
+        ),
+        (
+            "nothing to resize",
+            |w| w.policy(RESIZES),
+            &[
+                "resize-of-no-use Set(0) spec.template.spec.containers.0",
+                "resize-of-no-use Set(0) spec.template.spec.containers.0",
+            ],
+        ),
+        (
+            "a resize that restarts, and one at its max",
+            |w| {
+                w.policy(RESIZES);
+                w.container()["resources"] = json!({"limits": {"memory": "512Mi", "cpu": 2}});
+                w.container()["resizePolicy"] = json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
+            },
+            &[
+                "resize-of-no-use Set(0) spec.template.spec.containers.0",
+                "resize-of-no-use Set(0) spec.template.spec.containers.0",
+            ],
+        ),
+        (
+            "a resize with room",
+            |w| {
+                w.policy(RESIZES);
+                w.container()["resources"] = json!({"limits": {"memory": "512Mi", "cpu": "500m"}});
+            },
+            &[],
         ),
         ("a limit is a request too", |w| w.container()["resources"] = json!({"limits": {"memory": "1Gi"}}), &[]),
         (
