@@ -1,6 +1,8 @@
-//! Memory grows towards the limit of its container: with a rule it is stopped before the kernel stops the container, and without it is not.
+//! Memory grows towards the limit of its container: with a rule it is stopped before the kernel stops the container, and without it is not; or the container
+//! gets more of it where it runs.
 
 use guardian_e2e::{Failure, Outcome, application, eventually, guardian, namespace, policy, restarts};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -47,6 +49,52 @@ async fn a_rule_keeps_a_pod_from_the_out_of_memory_kill_that_comes_without_it() 
         })
         .await?;
         assert_eq!(restarts(&ns.api::<Pod>().get("ruled-0").await?), 0, "with the rule it lives");
+        Ok(())
+    })
+    .await
+}
+
+/// Of 64 MiB 40 are in use, which is more than the half; of 96 they are less.
+const GROWS: &str = "rules:
+- name: pressure
+  when: {usage: memory, above: 50%, for: 3s}
+  until: {below: 48%, for: 3s}
+  do: [resize]
+  resize: {memory: {by: 50%, max: 128Mi}}";
+
+#[tokio::test]
+async fn a_rule_gives_a_running_container_more_memory_and_nothing_is_restarted_or_written_into_the_set() -> Outcome {
+    namespace::enabled("resized", async |ns| {
+        let mut grows = set("grows", 1);
+        grows["spec"]["template"]["spec"]["containers"][0]["resources"] = json!({
+            "requests": {"cpu": "5m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"},
+        });
+        ns.kubectl.apply_objects(&[policy("grows", &policy_text("grows", GROWS), &[]), grows]).await?;
+        let before = ns.settled("grows").await?;
+        ns.kubectl.exec("grows-0", &["sh", "-c", "head -c 41943040 /dev/zero > /dev/shm/load"]).await?;
+        eventually("the history tells that it has more, and that the rule is over", async || {
+            let told = guardian(&["history", "-n", &ns.name, "grows"]).await?.ok()?.stdout;
+            let words = ["memory of container app from 64Mi to 96Mi, in place", "is over: memory is"];
+            match words.iter().find(|words| !told.contains(**words)) {
+                None => Ok(()),
+                Some(words) => Err(Failure::Unexpected(format!("no `{words}` in\n{told}"))),
+            }
+        })
+        .await?;
+        let limit = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+        let limit = ns.kubectl.exec("grows-0", &["sh", "-c", limit]).await?;
+        assert_eq!(limit.trim(), (96 << 20).to_string(), "as the container sees it");
+        let pod = serde_json::to_value(ns.api::<Pod>().get("grows-0").await?)?;
+        let status = &pod["status"]["containerStatuses"][0];
+        assert_eq!((&status["resources"]["limits"]["memory"], &status["restartCount"]), (&json!("96Mi"), &json!(0)));
+        let requests = &pod["spec"]["containers"][0]["resources"]["requests"];
+        assert_eq!(
+            (&requests["memory"], &requests["cpu"]),
+            (&json!("48Mi"), &json!("5m")),
+            "by the same factor, and nothing else"
+        );
+        let after = ns.api::<StatefulSet>().get("grows").await?;
+        assert_eq!(after.spec, before.spec, "the template has its own values");
         Ok(())
     })
     .await
