@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 
 use super::attempt::{Course, later, step};
 use super::decide::{Next, View};
+use super::observed::Pod;
 use super::room::quorum;
 use super::step::{Settles, Step};
 use crate::ledger::{Record, Verdict};
@@ -47,7 +48,8 @@ pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Opt
         let record = course.tell(None, Verdict::Superseded, "the container was restarted meanwhile, so the pod stays");
         return Some(step(Step::Close { episode_id, record, settles: stays }));
     }
-    let ready = view.observed.pods.values().filter(|other| other.uid != pod.uid && other.serves()).count();
+    let stays = |other: &&Pod| other.uid != pod.uid && other.serves() && !goes_first(course, other);
+    let ready = view.observed.pods.values().filter(stays).count();
     let needed = quorum(view.policy, view.observed);
     if pod.ready && ready < needed {
         let why = format!("pod {} is to be made anew, and {ready} others are ready of the {needed} that must be", pod.name);
@@ -62,6 +64,16 @@ pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Opt
             episode_id,
         })),
     }
+}
+
+/// Is this pod made anew before that of the course? One whose eviction was asked for may go at any moment; of the others each waits for those before
+/// it, since together they could take the quorum away.
+fn goes_first(course: &Course<'_>, pod: &Pod) -> bool {
+    let place = (course.episode.next.is_none(), course.id);
+    course.view.ledger.episodes.iter().any(|(id, other)| {
+        let is_about_it = other.hook == NAME && other.start.as_ref().is_some_and(|start| start.pod_uid == pod.uid);
+        is_about_it && (other.next.is_none(), id.as_str()) < place
+    })
 }
 
 /// The pods that are not made anew any more, until their hook succeeds.

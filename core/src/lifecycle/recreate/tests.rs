@@ -76,3 +76,20 @@ fn a_container_that_restarts_by_itself_keeps_its_pod() {
     assert!(example.evicted.is_empty());
     example.assert_at_rest();
 }
+
+#[test]
+fn pods_whose_rejoin_fails_together_are_made_anew_no_more_at_a_time_than_the_quorum_allows() {
+    let mut example = recreating();
+    (0..3).for_each(|n| example.crash(n));
+    example.play(&EXIT_1);
+    assert!(example.evicted.iter().all(|pod| pod == "redis-0"), "{:?}", example.evicted);
+    assert_eq!(example.decide().holds.iter().filter(|hold| hold.reason == Hold::Quorum).count(), 2);
+    for (n, next) in [(0, Some("redis-1")), (1, Some("redis-2")), (2, None)] {
+        example.evicted.clear();
+        example.new_pod(n);
+        example.play(&OK);
+        assert_eq!(example.evicted.first().map(String::as_str), next);
+        assert!(example.evicted.iter().all(|pod| Some(pod.as_str()) == next), "{:?}", example.evicted);
+    }
+    example.assert_at_rest();
+}
