@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-fleet bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-fleet bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ properties = admission::tests::properties lifecycle::property role::tests::whate
 properties: ## The properties over 100,000 cases each, other ones each time (`make unit`: a few thousand, always the same)
 	export PROPTEST_RNG_SEED=$$RANDOM$$RANDOM && echo "PROPTEST_RNG_SEED=$$PROPTEST_RNG_SEED" && \
 	CARGO_PROFILE_TEST_OPT_LEVEL=2 PROPTEST_CASES=100000 cargo test -p guardian-core --locked --lib --target-dir $(built)/properties -- $(properties)
+
+# The core is built with less by default, for the sake of every other test.
+model: ## Every order in which some faults can come to a small set, explored (`make unit`: fewer of them)
+	CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo --config 'profile.dev.package.guardian-core.opt-level=2' test -p guardian-core --locked --lib --target-dir $(built)/model -- lifecycle::model --ignored --nocapture
 
 fuzz: ## Each fuzz target for SECONDS (60), as many at a time as there are processors
 	fuzz/run.sh -- -max_total_time=$(or $(SECONDS),60)

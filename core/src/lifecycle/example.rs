@@ -29,9 +29,12 @@ pub(super) struct Example {
 }
 
 pub(super) fn policy() -> Policy {
-    let text = format!(
-        "apiVersion: {API_VERSION}\nkind: {KIND}\nhooks: {{rejoin: {{command: [rejoin], timeout: 30s, retries: 2, backoff: 5s}}}}"
-    );
+    policy_with("rejoin: {command: [rejoin], timeout: 30s, retries: 2, backoff: 5s}")
+}
+
+/// A policy with these hooks, in YAML.
+pub(super) fn policy_with(hooks: &str) -> Policy {
+    let text = format!("apiVersion: {API_VERSION}\nkind: {KIND}\nhooks: {{{hooks}}}");
     let parsed = policy::parse("redis", &BTreeMap::from([(POLICY_KEY.to_owned(), text)])).unwrap();
     Policy { revision: "0123456789abcdef".into(), ..parsed }
 }

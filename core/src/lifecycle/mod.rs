@@ -25,6 +25,8 @@ mod traffic;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod property;
 
 pub use attempt::{in_words, refusal};
