@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     by_kind: VecDeque<(String, Fault)>,
     /// Namespaces, and the users and groups who may run commands in their pods.
     may_exec: BTreeSet<(String, String)>,
+    /// Processes whose calls do not arrive.
+    cut_off: BTreeSet<String>,
     /// What the next execs over HTTP do.
     scenes: VecDeque<Scene>,
     /// Pod and request of each of them, in order.
@@ -152,6 +154,11 @@ impl Api {
         self.lock().by_kind.push_back((kind.to_owned(), fault));
     }
 
+    /// No call of this process is carried out or answered from now on. Watches that it has go on: it sees more than it would, and can do nothing.
+    pub fn cut_off(&self, process: &str) {
+        self.lock().cut_off.insert(process.to_owned());
+    }
+
     /// The next exec over HTTP goes like this; several of them follow each other.
     pub fn plays(&self, scene: Scene) {
         self.lock().scenes.push_back(scene);
@@ -197,7 +204,11 @@ impl Api {
         let mut inner = self.lock();
         let number = inner.calls.len();
         let of_kind = inner.by_kind.iter().position(|(kind, _)| *kind == call.kind);
+        let is_cut_off = inner.cut_off.contains(&call.process);
         inner.calls.push(call);
+        if is_cut_off {
+            return Some(Fault::Silence);
+        }
         let of_number = inner.by_number.remove(&number);
         of_number.or_else(|| inner.by_kind.remove(of_kind?).map(|(_, fault)| fault))
     }

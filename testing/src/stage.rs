@@ -1,14 +1,15 @@
 //! The stage: a cluster, its runners, a clock, and controllers that are started again whenever they end.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use guardian_core::sim::Key;
-use jiff::Timestamp;
+use guardian_core::sim::{Key, Resource};
+use jiff::{SignedDuration, Timestamp};
 use prometheus::Registry;
 use serde_json::Value;
-use stateful_guardian::controller::{Bounds, Clock, Config, Samples, run};
+use stateful_guardian::controller::{Bounds, Clock, Config, LEASE, Samples, run};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, Process};
@@ -43,6 +44,8 @@ pub struct Stage {
     samples: Arc<Mutex<Samples>>,
     /// The same of what it counts of itself.
     registry: Arc<Mutex<Registry>>,
+    /// The controllers that are at work or wait for it, by name, and what tells them to end in good order.
+    alive: Arc<Mutex<BTreeMap<String, (Process, CancellationToken)>>>,
 }
 
 impl Stage {
@@ -52,12 +55,22 @@ impl Stage {
         let clock = Clock::simulated(Timestamp::from_second(1_800_000_000).expect("a time"));
         let api = Api::new(clock.clone());
         let samples = Arc::new(Mutex::new(Samples::new(clock.clone())));
-        Self { runner: Runner::new(api.clone()), api, clock, born: Arc::default(), samples, registry: Arc::default() }
+        let runner = Runner::new(api.clone());
+        Self { runner, api, clock, born: Arc::default(), samples, registry: Arc::default(), alive: Arc::default() }
     }
 
     /// Plays a script with this many controllers at work. Each has a Lease of its own, so that all of them lead at once.
     pub async fn play(&self, leaders: usize, script: impl Future<Output = ()>) {
-        let controllers = (0..leaders).map(|n| self.keep_running(n));
+        assert!(leaders <= MAX_LEADERS, "approvals are made for {MAX_LEADERS} controllers");
+        self.play_with((0..leaders).map(|n| self.keep_running(n, installation(n), SignedDuration::ZERO)), script).await;
+    }
+
+    /// Plays a script with controllers that share one Lease: one for each of these clocks, by how much it is ahead.
+    pub async fn play_candidates(&self, ahead: &[SignedDuration], script: impl Future<Output = ()>) {
+        self.play_with((0..).zip(ahead).map(|(n, ahead)| self.keep_running(n, installation(0), *ahead)), script).await;
+    }
+
+    async fn play_with(&self, controllers: impl Iterator<Item = impl Future<Output = ()>>, script: impl Future<Output = ()>) {
         tokio::select! {
             _ = futures::future::join_all(controllers) => panic!("the controllers are started for ever"),
             () = script => {}
@@ -71,35 +84,65 @@ impl Stage {
     }
 
     /// One controller under a name; when it dies or ends, another takes its place, as a Deployment does.
-    async fn keep_running(&self, n: usize) {
-        assert!(n < MAX_LEADERS, "approvals are made for {MAX_LEADERS} controllers");
-        let namespace = installation(n);
+    async fn keep_running(&self, n: usize, namespace: String, ahead: SignedDuration) {
         for life in 0.. {
             let process = self.api.process(&format!("controller-{n}-{life}"));
+            let shutdown = CancellationToken::new();
+            self.alive().insert(process.name.clone(), (process.clone(), shutdown.clone()));
+            let clock = Clock::simulated(self.clock.now() + ahead);
             tokio::select! {
-                _ = self.controller(&process, &namespace) => {}
+                () = self.controller(&process, &namespace, clock, shutdown) => {}
                 () = process.crash.notified() => {}
             }
+            self.alive().remove(&process.name);
+            self.api.touch();
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
     /// A controller.
-    async fn controller(&self, process: &Process, namespace: &str) {
-        let samples = Samples::new(self.clock.clone());
+    async fn controller(&self, process: &Process, namespace: &str, clock: Clock, shutdown: CancellationToken) {
+        let samples = Samples::new(clock.clone());
         *self.samples.lock().unwrap_or_else(PoisonError::into_inner) = samples.clone();
         let config = Config {
             identity: process.name.clone(),
             namespace: namespace.to_owned(),
             bounds: Bounds::default(),
-            clock: self.clock.clone(),
+            clock,
             samples,
             exec: Some(self.runner.reached_by(process)),
         };
         let registry = Registry::new();
         *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry.clone();
         // A controller that loses its Lease ends with an error, and is started again like one that died.
-        let _ = run(process.client(), config, &registry, CancellationToken::new()).await;
+        let _ = run(process.client(), config, &registry, shutdown).await;
+    }
+
+    /// Who holds the Lease of those that share one.
+    #[must_use]
+    pub fn leader(&self) -> String {
+        let lease = self.get(&Resource::new("coordination.k8s.io/v1", "leases").named(&installation(0), LEASE));
+        lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Is the controller of this name still there?
+    #[must_use]
+    pub fn is_alive(&self, controller: &str) -> bool {
+        self.alive().contains_key(controller)
+    }
+
+    /// It dies on the spot.
+    pub fn kill(&self, controller: &str) {
+        self.alive()[controller].0.crash.notify_one();
+    }
+
+    /// It is told to end, as the kubelet does it.
+    pub fn shut_down(&self, controller: &str) {
+        self.alive()[controller].1.cancel();
+    }
+
+    fn alive(&self) -> MutexGuard<'_, BTreeMap<String, (Process, CancellationToken)>> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the controller that was begun last serves of the pods' metrics.
