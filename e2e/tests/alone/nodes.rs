@@ -7,7 +7,9 @@ use std::time::Duration;
 use guardian_core::ledger::Verdict;
 use guardian_core::names;
 use guardian_e2e::ledger::attempts;
-use guardian_e2e::{Failure, Namespace, Outcome, application, container_id, guardian, namespace, node, policy, uid, until};
+use guardian_e2e::{
+    Failure, Namespace, Outcome, application, container_id, eventually, guardian, namespace, node, policy, uid, until,
+};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -61,7 +63,9 @@ async fn replaced(ns: &Namespace, lost: &Pod) -> Outcome {
     expect(uid(&still) == uid(lost) && still.metadata.deletion_timestamp.is_some(), "it was left where it is")?;
 
     // The policy is edited, and takes effect at once; no template is changed for it.
-    ns.kubectl.apply_objects(&[policy("app", &policy_text(FENCED), &[])]).await?;
+    // The API server may still have a connection to the webhook on the silent node, which it gives up once a call has timed out.
+    let edited = [policy("app", &policy_text(FENCED), &[])];
+    eventually("the policy is taken", async || ns.kubectl.apply_objects(&edited).await).await?;
     let next = until(&pods, &name, "another pod is there", |pod| {
         let other = uid(pod) != uid(lost);
         if other && guardian_e2e::is_ready(pod).is_ok() { Ok(()) } else { Err(format!("uid {}", uid(pod))) }

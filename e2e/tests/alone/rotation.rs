@@ -130,7 +130,11 @@ async fn prompt_kubelet(ns: &Namespace, revision: &str) -> Outcome {
     let of_webhook = ListParams::default().labels("app.kubernetes.io/name=guardian-webhook");
     for pod in pods.list(&of_webhook).await? {
         let touched = json!({"metadata": {"annotations": {"e2e/certificates": revision}}});
-        pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(touched)).await?;
+        match pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(touched)).await {
+            // One of an earlier rollout, which is gone meanwhile.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            patched => drop(patched?),
+        }
     }
     Ok(())
 }
