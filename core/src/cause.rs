@@ -134,6 +134,7 @@ mod tests {
         Pod {
             name: "redis-1".into(),
             uid: uid.into(),
+            version: "1".into(),
             created: jiff::Timestamp::UNIX_EPOCH,
             revision: revision.into(),
             ip: None,

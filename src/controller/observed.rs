@@ -258,6 +258,7 @@ impl Pod {
         Some(lifecycle::Pod {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
+            version: metadata.resource_version.clone().unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref()?.0,
             revision: label("controller-revision-hash").unwrap_or_default(),
             ip: self.status.pod_ip.clone(),

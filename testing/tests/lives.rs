@@ -129,6 +129,30 @@ async fn a_pod_whose_rejoin_fails_is_made_anew_once_after_the_post_mortem_on_its
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_comes_back_by_itself_while_its_eviction_is_on_the_way_stays() {
+    let stage = Stage::new();
+    let script = async {
+        made(&stage).await;
+        stage.runner.answer([Answer::exit(0), Answer::exit(1)]);
+        stage.restart_container(1, "Error", 1);
+        let is_written = |s: &Stage| {
+            let state = s.state();
+            let mut episodes = state["episodes"].as_object().into_iter().flat_map(|all| all.values());
+            episodes.any(|episode| episode["hook"] == "recreate" && episode["next"].is_string())
+        };
+        stage.until("its eviction is written", is_written).await;
+        stage.restart_container(1, "Error", 1);
+        stage.until_settled().await;
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.api.calls().iter().filter(|call| call.kind == "POST pods").count(), 1, "it was asked for, and refused");
+    assert_eq!(stage.hooks()[2..], ["postMortem redis-0", "rejoin redis-1", "postMortem redis-0", "rejoin redis-1"]);
+    let told = ["Crash Succeeded 1", "Crash Failed 1", "Crash Superseded null", "Crash Succeeded 1", "Crash Succeeded 1"];
+    assert_eq!(stage.told()[2..], told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_controllers_at_once_make_the_cluster_once() {
     for leaders in [2, 3] {
         let stage = Stage::new();

@@ -111,6 +111,7 @@ impl Example {
         let pod = Pod {
             name: format!("redis-{ordinal}"),
             uid,
+            version: "1".into(),
             created: self.now,
             revision: "r1".into(),
             ip: Some(format!("10.0.0.{}", self.born)),

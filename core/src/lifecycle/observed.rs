@@ -109,6 +109,8 @@ pub struct Pod {
     pub name: String,
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`: another one after each change.
+    pub version: String,
     /// `metadata.creationTimestamp`.
     pub created: Timestamp,
     /// Label `controller-revision-hash`, empty when it has none.

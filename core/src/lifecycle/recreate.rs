@@ -60,6 +60,7 @@ pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Opt
         _ => Some(step(Step::Recreate {
             pod: pod.name.clone(),
             pod_uid: pod.uid.clone(),
+            pod_version: pod.version.clone(),
             again: later(view.now, ASK_AGAIN),
             episode_id,
         })),

@@ -70,6 +70,8 @@ pub enum Step {
         pod: String,
         /// `metadata.uid` of the pod: another one of that name stays.
         pod_uid: String,
+        /// `metadata.resourceVersion` of the pod: one that has changed meanwhile, so that it may have come back by itself, stays too.
+        pod_version: String,
         /// Not before this is it asked for again.
         again: Timestamp,
     },

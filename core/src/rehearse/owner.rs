@@ -72,6 +72,7 @@ impl World<'_> {
         let pod = Pod {
             name: name.clone(),
             uid: uid.clone(),
+            version: "1".to_owned(),
             created,
             revision: self.revision(),
             ip: None,

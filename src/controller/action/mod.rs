@@ -138,8 +138,8 @@ impl Hands {
         let mut refused = Vec::new();
         for step in &decision.steps {
             let (scenario, asked) = match step {
-                Step::Recreate { pod, pod_uid, .. } => {
-                    ("recreate", evict::pod(&self.client, &observed.namespace, pod, pod_uid).await)
+                Step::Recreate { pod, pod_uid, pod_version, .. } => {
+                    ("recreate", evict::pod(&self.client, &observed.namespace, pod, pod_uid, pod_version).await)
                 }
                 Step::Release { pod, pod_uid, .. } => {
                     ("fence", release::pod(&self.client, &observed.namespace, pod, pod_uid).await)

@@ -380,6 +380,7 @@ fn pod_of(uid: &str) -> guardian_core::lifecycle::Pod {
     guardian_core::lifecycle::Pod {
         name: uid.to_owned(),
         uid: uid.to_owned(),
+        version: "1".into(),
         created: jiff::Timestamp::UNIX_EPOCH,
         revision: String::new(),
         ip: None,

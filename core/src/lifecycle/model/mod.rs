@@ -101,6 +101,7 @@ impl Guarding {
         Pod {
             name: format!("redis-{ordinal}"),
             uid: format!("o{ordinal}g{generation}"),
+            version: member.version(),
             created: self.time(member.created),
             revision: "r1".into(),
             ip: Some(format!("10.0.{ordinal}.{generation}")),
@@ -145,7 +146,7 @@ impl Guarding {
         let started = decision.steps.iter().filter_map(Step::starts);
         let runs = started.map(|id| (id.into(), place(&book.state.runs[id].pod_uid))).collect();
         let removed = decision.steps.iter().filter_map(|step| match step {
-            Step::Recreate { pod_uid, .. } => Some(place(pod_uid)),
+            Step::Recreate { pod_uid, pod_version, .. } => Some((place(pod_uid), pod_version.clone())),
             _ => None,
         });
         let evictions = removed.collect();
@@ -276,7 +277,8 @@ impl Guarding {
             Action::HandOver(n) => world.guardians[n].hand_over(),
             Action::Evict(n) => {
                 let Phase::Evicts(plan, done) = world.guardians[n].phase.clone() else { return None };
-                world.evict(plan.evictions[done], self.has_budget);
+                let (place, version) = &plan.evictions[done];
+                world.evict(*place, version, self.has_budget);
                 let is_last = done + 1 == plan.evictions.len();
                 world.guardians[n].phase = if is_last { Phase::Idle } else { Phase::Evicts(plan, done + 1) };
             }

@@ -68,7 +68,11 @@ fn worlds() -> Vec<(&'static str, Guarding, Faults)> {
         ("rejoin, one controller", at_rest(REJOIN, 1, any(2)), any(3)),
         ("rejoin, two controllers", at_rest(REJOIN, 2, one_of_three), any(2)),
         ("post-mortem by a peer, two controllers", at_rest(ON_PEERS, 2, any(1)), one_of_three),
-        ("recreate, one controller", at_rest(RECREATE, 1, stops_and_failures), Faults { losses: 1, ..stops_and_failures }),
+        (
+            "recreate, one controller",
+            at_rest(RECREATE, 1, stops_and_failures),
+            Faults { deletions: 1, losses: 1, delays: 1, ..stops_and_failures },
+        ),
         ("recreate, two controllers, a PodDisruptionBudget", with_budget, Faults { all: 2, ..stops_and_failures }),
         ("bootstrap and join, two controllers", new(BOOTSTRAP, 2, none), any(1)),
     ]

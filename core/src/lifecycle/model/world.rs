@@ -67,6 +67,11 @@ impl Member {
     pub(super) fn serves(&self) -> bool {
         self.is == Condition::Runs
     }
+
+    /// Another one after each change.
+    pub(super) fn version(&self) -> String {
+        format!("{}{:?}", self.restarts, self.is)
+    }
 }
 
 /// The state of a ledger as it is written.
@@ -171,6 +176,9 @@ pub(super) enum Phase {
     Evicts(Arc<Plan>, usize),
 }
 
+/// A pod and its version.
+pub(super) type Seen = (Place, String);
+
 /// What is to be written, and to be done then.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -178,12 +186,12 @@ pub(super) struct Plan {
     pub(super) book: Book,
     /// Runs to be asked for, and where.
     pub(super) runs: Vec<(Id, Place)>,
-    /// Pods to be evicted.
-    pub(super) evictions: Vec<Place>,
+    /// Pods to be evicted, if they have this version still.
+    pub(super) evictions: Vec<Seen>,
 }
 
 impl Plan {
-    fn told_by(&self) -> (&Book, &[(Id, Place)], &[Place]) {
+    fn told_by(&self) -> (&Book, &[(Id, Place)], &[Seen]) {
         (&self.book, &self.runs, &self.evictions)
     }
 }
@@ -282,11 +290,12 @@ impl World {
     }
 
     /// A pod is evicted, where nothing forbids it.
-    pub(super) fn evict(&mut self, (ordinal, generation): Place, has_budget: bool) {
+    pub(super) fn evict(&mut self, (ordinal, generation): Place, version: &str, has_budget: bool) {
         let n = usize::from(ordinal);
         let others_serve = self.members.iter().enumerate().all(|(other, member)| other == n || member.serves());
         let member = &mut self.members[n];
-        let is_there = member.generation == generation && matches!(member.is, Condition::Runs | Condition::Waits);
+        let is_as_seen = member.generation == generation && member.version() == version;
+        let is_there = is_as_seen && matches!(member.is, Condition::Runs | Condition::Waits);
         if !is_there || (has_budget && member.serves() && !others_serve) {
             return;
         }
