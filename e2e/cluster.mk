@@ -31,8 +31,7 @@ image:
 	RUSTFLAGS="$$RUSTFLAGS -C relocation-model=static" \
 	cargo build --locked --profile hook --target $(triple) --package guardian-hook --bin guardian-hook --features freestanding
 	@mkdir -p $(built)/image
-	@cp $(built)/$(triple)/$(profile)/guardian $(built)/$(triple)/hook/guardian-hook $(built)/image/
-	@$(cluster)/image.sh $(built)/image
+	@$(cluster)/image.sh $(built)/image $(built)/$(triple)/$(profile)/guardian $(built)/$(triple)/hook/guardian-hook
 
 # Into every node of the running cluster, as localhost/stateful-guardian:dev.
 image-load: image
