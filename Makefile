@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-fleet bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-stop bench-fleet bench-instructions bench-instructions-update valgrind
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,13 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-test: fetch monitoring lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
+# What installs packages goes first and alone. Instructions and fuzzing have what the other steps leave of the processors, and are told at the end.
+in_turn = lint unit browser image-beside cluster-test e2e
+test: fetch monitoring valgrind ## Everything that must pass before a change lands
+	@mkdir -p $(built); nice -n 19 $(MAKE) --no-print-directory bench-instructions fuzz > $(built)/beside.log 2>&1 & beside=$$!; \
+	trap "kill $$beside 2> /dev/null" EXIT; \
+	$(MAKE) --no-print-directory $(in_turn) || exit; \
+	wait $$beside; status=$$?; trap - EXIT; printf '\nBeside these:\n'; tail -n 40 $(built)/beside.log; exit $$status
 
 # In the background: the network works while the processors do.
 fetch:
@@ -76,9 +82,15 @@ bench-build:
 bench-create: bench-build ## What the webhook adds to a create, on the cluster of KUBECONFIG
 	@$(built)/release/bench-admission create
 
+bench-stop: bench-build ## How long after a deletion preStop knows its reason, on the cluster of KUBECONFIG: make bench-stop STOP="--pods 8"
+	@$(built)/release/bench-admission stop --guardian $(built)/release/guardian $(STOP)
+
 bench-fleet: build ## The controller before 10,000 guarded pods on hollow nodes, on the cluster of KUBECONFIG: make bench-fleet FLEET="-sets 100 -metrics 5"
 	cd benches/fleet && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o $(abspath $(built))/bench/fleet .
 	@$(built)/bench/fleet -guardian $(built)/debug/guardian -address $(or $(ADDRESS),10.99.0.1) $(FLEET)
+
+valgrind:
+	@benches/core/instructions.sh install
 
 bench-instructions: ## Instructions that the core spends on a review; fails at a tenth more than benches/core/instructions.txt has
 	benches/core/instructions.sh check

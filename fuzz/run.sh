@@ -27,11 +27,12 @@ done
 cp core/src/policy/testdata/{whole.yaml,bad/*.yaml} "$work/seeds/policy/"
 cp fuzz/seeds/runner/* "$work/seeds/runner/"
 
-# A review is at most a few dozen KiB in practice, and a policy a few; 512 MiB are ten times what a target needs with its corpus.
+# A review is at most a few dozen KiB in practice, and a policy a few; 512 MiB are ten times what a target needs with its corpus. 60 s for
+# an input of milliseconds: `make test` fuzzes with what its other steps leave of the processors.
 declare -A longest=([review]=65536 [policy]=16384 [template]=66 [runner]=16384)
 fuzz() {                                             # target, flags...
     local target=$1; shift
-    "$work/build/$host/debug/$target" -max_len="${longest[$target]}" -rss_limit_mb=512 -timeout=10 -print_final_stats=1 -verbosity=0 \
+    "$work/build/$host/debug/$target" -max_len="${longest[$target]}" -rss_limit_mb=512 -timeout=60 -print_final_stats=1 -verbosity=0 \
         -artifact_prefix="$work/artifacts/$target-" "$@" "$work/corpus/$target" "$work/seeds/$target" > "$work/$target.log" 2>&1 || {
         # Its last lines name the input and where it is kept.
         echo "fuzz: $target failed, see $work/$target.log:"; tail -n 40 "$work/$target.log"; return 1

@@ -10,6 +10,7 @@ mod echo;
 mod load;
 mod report;
 mod server;
+mod stop;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ struct Cli {
 enum Command {
     Admission(Args),
     Create(create::Args),
+    Stop(stop::Args),
     #[command(hide = true)]
     Echo(echo::Args),
 }
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         match &cli.command {
             Command::Admission(args) => admission(args).await,
             Command::Create(args) => create::run(args).await,
+            Command::Stop(args) => stop::run(args).await,
             Command::Echo(args) => echo::run(args).await,
         }
     };
