@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-stop bench-fleet bench-instructions bench-instructions-update valgrind
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-stop bench-collect bench-fleet bench-instructions bench-instructions-update valgrind
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench-create: bench-build ## What the webhook adds to a create, on the cluster o
 
 bench-stop: bench-build ## How long after a deletion preStop knows its reason, on the cluster of KUBECONFIG: make bench-stop STOP="--pods 8"
 	@$(built)/release/bench-admission stop --guardian $(built)/release/guardian $(STOP)
+
+bench-collect: build ## What it costs to ask pods for their role, on our own cluster
+	@benches/collect.sh $(COLLECT)
 
 bench-fleet: build ## The controller before 10,000 guarded pods on hollow nodes, on the cluster of KUBECONFIG: make bench-fleet FLEET="-sets 100 -metrics 5"
 	cd benches/fleet && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o $(abspath $(built))/bench/fleet .

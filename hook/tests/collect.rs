@@ -23,7 +23,7 @@ fn probe(name: &str, text: &str) -> Probe {
 }
 
 fn request(probes: Vec<Probe>) -> Collect {
-    Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes, every_ms: 0 }
+    Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes, wait_ms: 0 }
 }
 
 /// Starts it; as long as the second value lives, the caller is there.
@@ -111,19 +111,43 @@ fn a_probe_has_little_memory_and_its_end_is_its_own() {
 }
 
 #[test]
-fn it_asks_again_and_again_until_its_caller_is_gone() {
+fn another_request_may_follow_an_answer_until_the_caller_is_gone() {
     let pod = Pod::new();
     let mut asked = request(vec![probe("role", "echo x >> asked; wc -l < asked")]);
-    asked.every_ms = 50;
-    let (mut child, caller) = start(&pod, &asked);
+    asked.wait_ms = 60_000;
+    let (mut child, mut caller) = start(&pod, &asked);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     for round in 1..=3 {
         let line = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         assert!(matches!(&line, Collected::Probe(s) if s.stdout.text.trim() == round.to_string()), "{line:?}");
         assert!(matches!(serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap(), Collected::Usage(_)));
+        if round < 3 {
+            caller.write_all(&frame(&asked).unwrap()).unwrap();
+        }
     }
     drop(caller);
     assert!(child.wait().unwrap().success());
+    assert!(lines.next().is_none());
+}
+
+#[test]
+fn it_waits_for_another_request_no_longer_than_it_was_told() {
+    let pod = Pod::new();
+    for wait_ms in [0, 50] {
+        let (mut child, caller) = start(&pod, &Collect { wait_ms, ..request(vec![probe("role", "echo primary")]) });
+        assert!(child.wait().unwrap().success());
+        drop(caller);
+    }
+}
+
+#[test]
+fn a_request_for_another_pod_is_refused_whatever_came_before() {
+    let pod = Pod::new();
+    let good = Collect { wait_ms: 60_000, ..request(vec![probe("role", "echo primary")]) };
+    let (child, mut caller) = start(&pod, &good);
+    caller.write_all(&frame(&Collect { pod_uid: "another".into(), ..good }).unwrap()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(matches!(&lines(&out.stdout)[..], [Collected::Probe(_), Collected::Usage(_), Collected::Refused { .. }]));
 }
 
 /// Both ways in which a caller goes: it hangs up, or it does not read on.
@@ -159,7 +183,7 @@ fn another_pod_and_impossible_values_are_refused() {
     let table: [(Spoil, &str); 8] = [
         (|r| r.probes.clear(), "probes must be 1 to 64"),
         (|r| r.probes = vec![r.probes[0].clone(); 65], "probes must be 1 to 64"),
-        (|r| r.every_ms = u64::MAX, "everyMs"),
+        (|r| r.wait_ms = u64::MAX, "waitMs"),
         (|r| r.probes[0].timeout_ms = 0, "probe \"role\": timeoutMs"),
         (|r| r.probes[0].timeout_ms = u64::MAX, "timeoutMs"),
         (|r| r.probes[0].max_output = 0, "maxOutput"),

@@ -124,12 +124,12 @@ fn what_a_newer_side_adds_is_no_error() {
 fn questions_and_their_answers_are_written_as_they_always_were() {
     let program = Program::Command(vec!["role".into()]);
     let probe = Probe { name: "role".into(), program, env: BTreeMap::new(), timeout_ms: 5000, max_output: 4096 };
-    let collect = Collect { version: 1, pod_uid: "8f3c".into(), probes: vec![probe], every_ms: 0 };
+    let collect = Collect { version: 1, pod_uid: "8f3c".into(), probes: vec![probe], wait_ms: 0 };
     let once = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"env":{},"timeoutMs":5000,"maxOutput":4096}]}"#;
     assert_eq!(json(&collect), once);
     let shortest = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"timeoutMs":5000}]}"#;
     assert_eq!(serde_json::from_str::<Collect>(shortest).unwrap(), collect);
-    assert!(json(&Collect { every_ms: 2000, ..collect }).ends_with(r#","everyMs":2000}"#));
+    assert!(json(&Collect { wait_ms: 2000, ..collect }).ends_with(r#","waitMs":2000}"#));
 
     let (stdout, result) = (Tail { text: "primary 17\n".into(), dropped: 0 }, RunResult::Exited { code: 0 });
     let sample = Sample { name: "role".into(), result, duration_ms: 3, stdout, stderr: Tail::default() };

@@ -33,6 +33,8 @@ use queue::{Key, Queue};
 /// Between the beginnings of two execs: at most 50 a second. One costs the API server 8 ms of CPU, so that is 0.4 of one CPU there, and 32 ms the node
 /// of its pod.
 const PACE: Duration = Duration::from_millis(20);
+/// Behind questions for which a connection is open already.
+const OPEN_PACE: Duration = Duration::from_millis(2);
 /// Pause before a question is asked again in a namespace that does not let us: a person has to act first.
 const DENIED_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// Pause before it is asked again in a pod whose runner is too old, or not there: that lasts as long as the pod.
@@ -207,7 +209,7 @@ impl Collector {
             }
             let due = next.due;
             let Some((number, questions)) = queue.begin(next, now) else { continue };
-            *free = now + PACE;
+            *free = now + if self.exec.is_open(&questions) { OPEN_PACE } else { PACE };
             self.metrics.lateness.observe(now.duration_since(due).as_secs_f64());
             let (exec, answered) = (Arc::clone(&self.exec), answered.clone());
             // An answer to each question, and one of usage: whatever a runner says beyond that is not kept.

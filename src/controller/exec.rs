@@ -1,19 +1,22 @@
 //! Asks the runner in a pod to carry out one run, and waits for its outcome.
 
+mod kept;
 mod spoken;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending};
 use guardian_core::names;
 use guardian_hook::protocol::{Collect, Collected, Outcome, Request, StopReason, Streamed, frame};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::AttachParams;
 use kube::{Api, Client};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use spoken::{Listener, Spoken, listen};
+use kept::{Kept, Place};
+use spoken::{Listener, Session, Spoken};
 
 /// How long the connection to a container may take: API server and kubelet each have a few seconds for it on a busy node.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -46,7 +49,7 @@ pub struct Questions {
     pub pod: String,
     /// The container in which they are asked.
     pub container: String,
-    /// What the runner is asked, once.
+    /// What the runner is asked. Where it is to wait for another request, the connection is kept for that.
     pub request: Collect,
 }
 
@@ -106,6 +109,12 @@ pub trait Exec: Send + Sync {
     /// Asks questions once, tells each answer as it comes, and ends when all have come.
     fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>>;
 
+    /// Is there a connection that only waits for these? Then they cost a tenth of what a new exec does.
+    fn is_open(&self, questions: &Questions) -> bool {
+        let _ = questions;
+        false
+    }
+
     /// Tells a pod why it is being stopped.
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>>;
 }
@@ -113,13 +122,15 @@ pub trait Exec: Send + Sync {
 /// The runner in a real pod, through `pods/exec`.
 pub struct PodExec {
     client: Client,
+    /// Connections over which a container was asked, and will be again.
+    kept: Kept,
 }
 
 impl PodExec {
     /// Through this client.
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client) -> Self {
+        Self { client, kept: Kept::default() }
     }
 
     /// As [`Exec::run`], and tells what the run writes as it comes, where the request has `stream`.
@@ -135,7 +146,7 @@ impl PodExec {
         let limit = CONNECT + Duration::from_millis(order.request.timeout_ms) + SLACK;
         let Order { namespace, pod, container, request } = order;
         let at = Address { namespace, pod, container };
-        let spoken = timeout(limit, converse(&self.client, at, RUN, frame(request)?, listener)).await;
+        let spoken = timeout(limit, converse(&self.client, at, RUN, &frame(request)?, listener)).await;
         spoken.unwrap_or(Err(ExecError::Silent(limit)))?.outcome(&request.run_id)
     }
 }
@@ -159,34 +170,39 @@ impl Exec for PodExec {
 
     fn collect<'a>(&'a self, questions: &'a Questions, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
-            let Questions { namespace, pod, container, request } = questions;
-            let times = || request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms));
-            let limit = CONNECT + times().sum::<Duration>() + SLACK;
-            // Answers come one by one: a connection that died is noticed as soon as one of them is overdue.
-            let silence = CONNECT + times().max().unwrap_or_default() + SLACK;
-            let (answered, mut answers) = watch::channel(());
-            let at = Address { namespace, pod, container };
-            let mut listener = |line: &[u8]| {
-                answered.send_replace(());
-                if let Ok(line) = serde_json::from_slice(line) {
-                    heard(line);
-                }
-                true
+            let (place, message) = (Place::of(questions), frame(&questions.request)?);
+            let answered = AtomicBool::new(false);
+            let mut heard = |line| {
+                answered.store(true, Ordering::Relaxed);
+                heard(line);
             };
-            let spoken = timeout(limit, converse(&self.client, at, "collect", frame(request)?, &mut listener));
-            let overdue = async { while let Ok(Ok(())) = timeout(silence, answers.changed()).await {} };
-            tokio::select! {
-                spoken = spoken => spoken.unwrap_or(Err(ExecError::Silent(limit)))?.collected(),
-                () = overdue => Err(ExecError::Silent(silence)),
+            if let Some(mut session) = self.kept.take(&place) {
+                match ask(&mut session, questions, &message, &mut heard).await {
+                    Ok(None) => return Ok(self.kept.put(place, session, questions)),
+                    // The runner had ended by then, or the connection, and nobody was asked; with a new one that shows at once.
+                    Ok(Some(_)) | Err(ExecError::Cut) if !answered.load(Ordering::Relaxed) => {}
+                    Ok(Some(spoken)) => return spoken.collected(),
+                    Err(error) => return Err(error),
+                }
+            }
+            let Questions { namespace, pod, container, .. } = questions;
+            let mut session = open(&self.client, Address { namespace, pod, container }, "collect").await?;
+            match ask(&mut session, questions, &message, &mut heard).await? {
+                None => Ok(self.kept.put(place, session, questions)),
+                Some(spoken) => spoken.collected(),
             }
         })
+    }
+
+    fn is_open(&self, questions: &Questions) -> bool {
+        self.kept.has(&Place::of(questions))
     }
 
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
             let Notice { namespace, pod, container, reason } = notice;
             let at = Address { namespace, pod, container };
-            let spoken = timeout(TELL, converse(&self.client, at, "reason", frame(reason)?, &mut |_| true)).await;
+            let spoken = timeout(TELL, converse(&self.client, at, "reason", &frame(reason)?, &mut |_| true)).await;
             spoken.unwrap_or(Err(ExecError::Silent(TELL)))?.noted()
         })
     }
@@ -206,14 +222,53 @@ struct Address<'a> {
     container: &'a str,
 }
 
+/// Asks once over a connection; gives what the runner said where it has ended. Answers come one by one: a connection that died is noticed as soon as
+/// one of them is overdue.
+async fn ask(
+    session: &mut Session,
+    questions: &Questions,
+    message: &[u8],
+    heard: Heard<'_>,
+) -> Result<Option<Spoken>, ExecError> {
+    let times = || questions.request.probes.iter().map(|probe| Duration::from_millis(probe.timeout_ms));
+    let limit = CONNECT + times().sum::<Duration>() + SLACK;
+    let silence = CONNECT + times().max().unwrap_or_default() + SLACK;
+    let (answered, mut answers) = watch::channel(());
+    let all = Notify::new();
+    let mut listener = |line: &[u8]| {
+        answered.send_replace(());
+        if let Ok(line) = serde_json::from_slice(line) {
+            // Of what it uses a runner tells last.
+            let is_last = matches!(line, Collected::Usage(_));
+            heard(line);
+            if is_last {
+                all.notify_one();
+            }
+        }
+        true
+    };
+    let spoken = timeout(limit, session.converse(message, &mut listener, all.notified()));
+    let overdue = async { while let Ok(Ok(())) = timeout(silence, answers.changed()).await {} };
+    tokio::select! {
+        spoken = spoken => spoken.unwrap_or(Err(ExecError::Silent(limit))),
+        () = overdue => Err(ExecError::Silent(silence)),
+    }
+}
+
 /// Starts a command of the runner, sends it a message, and waits until it has ended.
 async fn converse(
     client: &Client,
     at: Address<'_>,
     command: &str,
-    message: Vec<u8>,
+    message: &[u8],
     listener: Listener<'_>,
 ) -> Result<Spoken, ExecError> {
+    let mut session = open(client, at, command).await?;
+    session.converse(message, listener, pending()).await?.ok_or(ExecError::Cut)
+}
+
+/// Starts a command of the runner.
+async fn open(client: &Client, at: Address<'_>, command: &str) -> Result<Session, ExecError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), at.namespace);
     let params = AttachParams {
         container: Some(at.container.to_owned()),
@@ -226,12 +281,11 @@ async fn converse(
         ..AttachParams::default()
     };
     let connecting = pods.exec(at.pod, [names::RUNNER, command], &params);
-    let process = match timeout(CONNECT, connecting).await {
-        Ok(Ok(process)) => process,
-        Ok(Err(error)) => return Err(refused(error)),
-        Err(_) => return Err(ExecError::Silent(CONNECT)),
-    };
-    listen(process, &message, listener).await
+    match timeout(CONNECT, connecting).await {
+        Ok(Ok(process)) => Session::new(process),
+        Ok(Err(error)) => Err(refused(error)),
+        Err(_) => Err(ExecError::Silent(CONNECT)),
+    }
 }
 
 fn refused(error: kube::Error) -> ExecError {
@@ -240,3 +294,6 @@ fn refused(error: kube::Error) -> ExecError {
         _ => ExecError::Unreachable(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use super::{MAX_TAIL, MAX_TIMEOUT_MS, Program, Refusal, RunResult, Tail, impossi
 /// What `guardian-hook collect` reads: questions that change nothing. They are asked one after the other, and nothing is kept of them.
 ///
 /// Who asks keeps standard input open until he has what he wants: its end, or that of a reader of standard output, ends the runner and whatever it
-/// has started.
+/// has started. Another request may follow the last answer, where this one says so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Collect {
@@ -22,9 +22,9 @@ pub struct Collect {
     pub pod_uid: String,
     /// What is asked, in this order; at most [`MAX_PROBES`].
     pub probes: Vec<Probe>,
-    /// Ask again this many milliseconds after the last time was due, until the caller is gone; 0: once. 1 to [`MAX_TIMEOUT_MS`].
+    /// Wait so many milliseconds for another request once all is answered; 0: end then. At most [`MAX_TIMEOUT_MS`].
     #[serde(default, skip_serializing_if = "is_no_time")]
-    pub every_ms: u64,
+    pub wait_ms: u64,
 }
 
 /// One question.
@@ -58,13 +58,13 @@ pub const MAX_PROBES: usize = 64;
 /// processes the kernel kills together (`memory.oom.group`) once that is full: a probe that grows must fail alone, and before.
 pub const MAX_PROBE_MEMORY: u64 = 256 * 1024 * 1024;
 
-/// A line that `guardian-hook collect` prints: one for each probe, then one of usage, and so on. A refusal is the only line.
+/// A line that `guardian-hook collect` prints: one for each probe, then one of usage. A refusal is the only line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Collected {
     /// The answer to one probe.
     Probe(Sample),
-    /// What the container uses: the last line of a round.
+    /// What the container uses: the last line of an answer.
     Usage(Usage),
     /// Nothing was asked.
     Refused {
@@ -122,8 +122,8 @@ impl Collect {
     /// What is impossible in it, if anything is.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        if self.every_ms > MAX_TIMEOUT_MS {
-            return Some(format!("everyMs must be 0 to {MAX_TIMEOUT_MS}"));
+        if self.wait_ms > MAX_TIMEOUT_MS {
+            return Some(format!("waitMs must be 0 to {MAX_TIMEOUT_MS}"));
         }
         if self.probes.is_empty() || self.probes.len() > MAX_PROBES {
             return Some(format!("probes must be 1 to {MAX_PROBES}"));

@@ -7,54 +7,49 @@ use alloc::vec::Vec;
 use rustix::fs::{Mode, unlink};
 use rustix::process::getpid;
 
-use super::clock::monotonic_ms;
 use super::files::{Durability, nanos, put};
 use super::home::Home;
 use super::request::receive;
 use super::run::line;
-use super::supervise::{Ended, Output, caller_is_gone, supervise};
+use super::supervise::{Ended, Output, another_comes, caller_is_gone, supervise};
 use super::{Environment, cgroup, spawn, stdio};
 use crate::protocol::{Collect, Collected, MAX_COMPLAINT, MAX_PROBE_MEMORY, Probe, Program, Refusal, RunResult, Sample};
 
-/// Answers on standard output until nobody listens, or once. The exit status is 0 whenever there was an answer.
+/// Answers on standard output, one request after the other until none comes or nobody listens. The exit status is 0 whenever there was an answer.
 pub(super) fn collect(home: &Home, env: &Environment) -> u8 {
     // An answer that nobody reads is no reason to die by a signal and leave a process behind.
     spawn::catch_signals();
-    match receive::<Collect>(home) {
-        Err(why) => refuse(why),
-        Ok(request) => match request.fault() {
-            Some(message) => refuse(Refusal::BadRequest { message }),
-            None => rounds(home, env, &request),
-        },
-    }
-    0
-}
-
-fn refuse(why: Refusal) {
-    stdio::print(&line(&Collected::Refused { why }));
-}
-
-fn rounds(home: &Home, env: &Environment, request: &Collect) {
-    let mut due = monotonic_ms();
     loop {
-        for probe in &request.probes {
-            let sample = ask(home, env, probe);
-            if caller_is_gone(0) {
-                return;
+        match requested(home) {
+            Err(why) => {
+                stdio::print(&line(&Collected::Refused { why }));
+                return 0;
             }
-            stdio::print(&line(&Collected::Probe(sample)));
-        }
-        stdio::print(&line(&Collected::Usage(cgroup::usage(env))));
-        if request.every_ms == 0 {
-            return;
-        }
-        let now = monotonic_ms();
-        // What has passed meanwhile is skipped, not made up for.
-        due += request.every_ms * (now.saturating_sub(due) / request.every_ms + 1);
-        if caller_is_gone(due.saturating_sub(now)) {
-            return;
+            Ok(request) if answer(home, env, &request) && another_comes(request.wait_ms) => {}
+            Ok(_) => return 0,
         }
     }
+}
+
+fn requested(home: &Home) -> Result<Collect, Refusal> {
+    let request: Collect = receive(home)?;
+    match request.fault() {
+        Some(message) => Err(Refusal::BadRequest { message }),
+        None => Ok(request),
+    }
+}
+
+/// Says whether anybody still listens.
+fn answer(home: &Home, env: &Environment, request: &Collect) -> bool {
+    for probe in &request.probes {
+        let sample = ask(home, env, probe);
+        if caller_is_gone() {
+            return false;
+        }
+        stdio::print(&line(&Collected::Probe(sample)));
+    }
+    stdio::print(&line(&Collected::Usage(cgroup::usage(env))));
+    true
 }
 
 fn ask(home: &Home, env: &Environment, probe: &Probe) -> Sample {

@@ -165,7 +165,7 @@ impl Child {
             if left == 0 {
                 return RunResult::TimedOut;
             }
-            if asked && caller_is_gone(0) {
+            if asked && caller_is_gone() {
                 return RunResult::Interrupted;
             }
             let tick = if self.pidfd.is_some() { TICK_MS } else { BLIND_TICK_MS };
@@ -230,12 +230,30 @@ impl Pipe {
     }
 }
 
-/// Waits for so many milliseconds; says whether whoever asked has closed standard input or does not read standard output any more, as soon as that
-/// is so. A stream that is neither pipe nor socket never says it.
-pub(super) fn caller_is_gone(ms: u64) -> bool {
+/// Whether whoever asked has closed standard input or does not read standard output any more. A stream that is neither pipe nor socket never says it.
+pub(super) fn caller_is_gone() -> bool {
     let mut fds = caller();
-    let _ = poll(&mut fds, Some(&timespec(ms)));
-    fds.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR))
+    let _ = poll(&mut fds, Some(&timespec(0)));
+    is_gone(&fds)
+}
+
+/// Waits for so many milliseconds at most; says whether there is more to read on standard input.
+pub(super) fn another_comes(ms: u64) -> bool {
+    let end = monotonic_ms() + ms;
+    loop {
+        let [_, stdout] = caller();
+        let mut fds = [PollFd::from_borrowed_fd(spawn::stdin(), PollFlags::IN), stdout];
+        let left = end.saturating_sub(monotonic_ms());
+        match poll(&mut fds, Some(&timespec(left))) {
+            _ if is_gone(&fds) || take_termination() => return false,
+            Err(Errno::INTR) => {}
+            ready => return ready.is_ok_and(|n| n > 0),
+        }
+    }
+}
+
+fn is_gone(caller: &[PollFd<'_>; 2]) -> bool {
+    caller.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// Nothing is waited for but the end: that is always told.

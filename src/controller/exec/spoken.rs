@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use guardian_core::policy::MAX_METRICS;
 use guardian_core::{lifecycle, metric, names};
 use guardian_hook::protocol::{
@@ -9,7 +11,7 @@ use guardian_hook::protocol::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::AttachedProcess;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, SimplexStream, WriteHalf};
 use tokio::time::timeout;
 
 use super::ExecError;
@@ -24,7 +26,17 @@ const _: () =
 /// Most bytes that are read of its standard error: a few sentences.
 const MAX_STDERR: usize = 4 * 1024;
 
-/// What came from the runner.
+/// An exec of the runner, as long as it lasts.
+pub(super) struct Session {
+    stdin: Option<WriteHalf<SimplexStream>>,
+    stdout: Option<ReadHalf<SimplexStream>>,
+    stderr: Option<ReadHalf<SimplexStream>>,
+    status: BoxFuture<'static, Option<Status>>,
+    /// Carries the streams, and hangs up when it goes.
+    _process: Option<AttachedProcess>,
+}
+
+/// What came from a runner that has ended.
 pub(super) struct Spoken {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -34,34 +46,61 @@ pub(super) struct Spoken {
 /// Told each line of standard output once it is whole; says whether it is to be kept.
 pub(super) type Listener<'h> = &'h mut (dyn FnMut(&[u8]) -> bool + Send);
 
-/// Sends the request and reads to the end. Only the status tells that it is the end: the streams may close early, late, or never.
-pub(super) async fn listen(mut process: AttachedProcess, message: &[u8], listener: Listener<'_>) -> Result<Spoken, ExecError> {
-    let status = process.take_status().ok_or(ExecError::Cut)?;
-    let mut stdin = process.stdin();
-    let mut all = |_: &[u8]| true;
-    let (mut stdout, mut stderr) = (Kept::new(MAX_STDOUT, listener), Kept::new(MAX_STDERR, &mut all));
-    let (out, err) = (process.stdout(), process.stderr());
-    let status = {
-        let talk = async {
-            // The pipe stays open to the end: with the older protocol, to close it is to hang up. A failure shows in the status.
-            let send = async {
-                if let Some(stdin) = &mut stdin {
-                    let _ = stdin.write_all(message).await;
-                }
+impl Session {
+    pub(super) fn new(mut process: AttachedProcess) -> Result<Self, ExecError> {
+        let status = process.take_status().ok_or(ExecError::Cut)?.boxed();
+        let (stdin, stdout, stderr) = (process.stdin(), process.stdout(), process.stderr());
+        Ok(Self { stdin, stdout, stderr, status, _process: Some(process) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn over(
+        stdin: WriteHalf<SimplexStream>,
+        stdout: ReadHalf<SimplexStream>,
+        status: BoxFuture<'static, Option<Status>>,
+    ) -> Self {
+        Self { stdin: Some(stdin), stdout: Some(stdout), stderr: None, status, _process: None }
+    }
+
+    /// Has the runner ended?
+    pub(super) fn has_ended(&mut self) -> bool {
+        (&mut self.status).now_or_never().is_some()
+    }
+
+    /// Sends a message and reads until the runner has ended, or until what was heard is enough: then nothing is given. Only the status tells that it
+    /// has ended: the streams may close early, late, or never.
+    pub(super) async fn converse(
+        &mut self,
+        message: &[u8],
+        listener: Listener<'_>,
+        enough: impl Future<Output = ()>,
+    ) -> Result<Option<Spoken>, ExecError> {
+        let Self { stdin, stdout: out, stderr: err, status, .. } = self;
+        let mut all = |_: &[u8]| true;
+        let (mut stdout, mut stderr) = (Kept::new(MAX_STDOUT, listener), Kept::new(MAX_STDERR, &mut all));
+        let status = {
+            let talk = async {
+                // The pipe stays open to the end: to close it is to hang up. A failure shows in the status.
+                let send = async {
+                    if let Some(stdin) = stdin {
+                        let _ = stdin.write_all(message).await;
+                    }
+                };
+                tokio::join!(send, drain(out.as_mut(), &mut stdout), drain(err.as_mut(), &mut stderr))
             };
-            tokio::join!(send, drain(out, &mut stdout), drain(err, &mut stderr))
-        };
-        let (mut talk, mut status) = (std::pin::pin!(talk), std::pin::pin!(status));
-        tokio::select! {
-            status = &mut status => {
-                let _ = timeout(DRAIN, talk).await;
-                status
+            let mut talk = std::pin::pin!(talk);
+            tokio::select! {
+                () = enough => return Ok(None),
+                status = &mut *status => {
+                    let _ = timeout(DRAIN, talk).await;
+                    status
+                }
+                _ = &mut talk => status.await,
             }
-            _ = &mut talk => status.await,
-        }
-    };
-    let status = status.ok_or(ExecError::Cut)?;
-    Ok(Spoken { stdout: stdout.end(), stderr: stderr.end(), status })
+        };
+        let status = status.ok_or(ExecError::Cut)?;
+        Ok(Some(Spoken { stdout: stdout.end(), stderr: stderr.end(), status }))
+    }
 }
 
 /// Reads to the end.
