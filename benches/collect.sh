@@ -10,6 +10,7 @@ trap 'kubectl delete namespace $ns --wait=false > /dev/null' EXIT
 kubectl create namespace "$ns" > /dev/null; "$guardian" enable "$ns" > /dev/null
 
 policy() {                                           # how often the role is asked for; not at all without
+  local role=''; [ -z "$1" ] || role="role: {command: [echo, primary], every: $1}"
   kubectl -n "$ns" apply -f - > /dev/null <<POLICY
 apiVersion: v1
 kind: ConfigMap
@@ -18,7 +19,7 @@ data:
   policy.yaml: |
     apiVersion: stateful-guardian.io/v1alpha1
     kind: GuardianPolicy
-    ${1:+role: {command: [echo, primary], every: $1}}
+    $role
 POLICY
 }
 policy ''
