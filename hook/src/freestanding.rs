@@ -17,6 +17,8 @@ use guardian_hook::runner::{self, Environment};
 /// Both arrays are those of the process: of C strings, ended by null.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn main(_argc: c_int, argv: *const *const c_char, envp: *const *const c_char) -> c_int {
+    // SAFETY: it only sets a number.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED) };
     // SAFETY: as promised above.
     let (args, env) = unsafe { (strings(argv), strings(envp)) };
     let variables = env.iter().filter_map(|v| {
@@ -40,6 +42,9 @@ unsafe fn strings(mut array: *const *const c_char) -> Vec<Vec<u8>> {
     }
     all
 }
+
+/// A buffer of so many bytes is mapped on its own, and goes back to the kernel once it is free: tails, outcomes and what waits for a slow reader.
+const MAPPED: c_int = 16 * 1024;
 
 /// The C library's heap. `malloc` aligns to 16 bytes, and nothing here asks for more.
 struct Heap;

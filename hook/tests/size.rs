@@ -1,13 +1,16 @@
-//! What the runner costs a pod. `GUARDIAN_HOOK_BINARY=... cargo test -p guardian-hook --test size -- --nocapture` prints it for the released form.
+//! What the runner costs a pod. `make e2e` holds the released form to its figures; `GUARDIAN_HOOK_BINARY=... cargo test -p
+//! guardian-hook --test size -- --nocapture` prints them.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod pod;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
 
-use guardian_hook::protocol::{Outcome, Request, Streamed};
+use guardian_hook::protocol::{Collect, Outcome, PROTOCOL, Probe, Program, Request, Streamed, frame};
 use pod::{Pod, binary, script, until};
 
 /// The figures for a released runner, in bytes and kB; an ordinary build carries the standard library and is not held to them.
@@ -25,13 +28,18 @@ fn flood(request: &Request) -> (u64, Vec<u8>) {
     let pod = Pod::new();
     let mut runner = pod.start_run(request);
     until("the outcome is on disk", || pod.path("run/r.json").exists());
-    let status = fs::read_to_string(format!("/proc/{}/status", runner.id())).unwrap();
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    let peak_kb = peak.split_whitespace().next().unwrap().parse().unwrap();
+    let peak_kb = memory(runner.id(), "VmHWM:");
     let mut printed = Vec::new();
     runner.stdout.take().unwrap().read_to_end(&mut printed).unwrap();
     assert!(runner.wait().unwrap().success());
     (peak_kb, printed)
+}
+
+/// In kB.
+fn memory(process: u32, which: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 const BOTH: &str = "head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2";
@@ -65,4 +73,23 @@ fn a_reader_that_takes_nothing_costs_no_more_memory_and_is_told_how_much_he_miss
     }
     assert_eq!(seen + missed, 2_000_000);
     assert!(seen > 0 && missed > 1_000_000, "{seen} bytes seen, {missed} missed");
+}
+
+/// One of these stays in each pod that is asked often.
+#[test]
+fn a_runner_that_waits_for_more_questions_is_small() {
+    let pod = Pod::new();
+    let program = Program::Command(vec!["echo".into(), "primary".into()]);
+    let probe = Probe { name: "role".into(), program, env: BTreeMap::new(), timeout_ms: 10_000, max_output: 4096 };
+    let request = Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes: vec![probe], wait_ms: 60_000 };
+    let mut runner = pod.command("collect").stdin(Stdio::piped()).spawn().unwrap();
+    let mut caller = runner.stdin.take().unwrap();
+    caller.write_all(&frame(&request).unwrap()).unwrap();
+    let lines = BufReader::new(runner.stdout.take().unwrap()).lines().take(2);
+    assert_eq!(lines.filter(Result::is_ok).count(), 2, "an answer and the usage");
+    let waiting_kb = memory(runner.id(), "VmRSS:");
+    println!("guardian-hook: {waiting_kb} kB resident while it waits for more questions");
+    drop(caller);
+    assert!(runner.wait().unwrap().success());
+    assert!(waiting_kb <= most().1, "{waiting_kb} kB resident");
 }

@@ -41,9 +41,11 @@ impl Stream {
         Self { lines: Vec::new(), written: 0, limit: FULL, waits_since: None, gone: false, dropped: [0; 2] }
     }
 
-    /// The process has ended: all that it has written is taken, at once.
+    /// The process has ended: all that it has written is taken, at once. Not for a reader that is stuck, who misses something already.
     pub(super) fn takes_the_last(&mut self) {
-        self.limit = LAST;
+        if !self.is_stuck() {
+            self.limit = LAST;
+        }
     }
 
     /// May more be read of the process? Yes as well when the reader is stuck or gone: then it is dropped.
