@@ -3,6 +3,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `queue`, `due` | whose turn it is |
 //! | `watch`, `observed`, `policies` | what is known of the cluster, and which set a change is about |
 //! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
@@ -19,6 +20,7 @@ mod action;
 mod api;
 mod clock;
 mod collect;
+mod due;
 mod evidence;
 mod exec;
 mod hand_over;
@@ -48,10 +50,8 @@ use guardian_core::reason;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::ObjectMeta;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use prometheus::Registry;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
@@ -79,8 +79,6 @@ use record::Recorder;
 use runs::Runs;
 use watch::Cluster;
 
-/// Passes that talk to the API server at once: at 5 ms a call they make 3,000 calls a second, more than it should be asked.
-const MAX_PASSES: usize = 16;
 /// Finished runs that wait to be looked at: as many as are under way at most, with room for those of a storm.
 const FINISHED: usize = 1024;
 
@@ -179,7 +177,6 @@ async fn lead(
         hands: Hands::new(client.clone(), config.namespace.clone()),
         recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
         clock: config.clock,
-        passes: Semaphore::new(MAX_PASSES),
         failures: queue::Failures::default(),
     });
     let (finished, finishes) = mpsc::channel(FINISHED);
@@ -205,61 +202,47 @@ struct Context {
     hands: Hands,
     recorder: Recorder,
     clock: Clock,
-    passes: Semaphore,
     failures: queue::Failures,
 }
 
-/// One pass over one set. The queue never lets two of one set overlap; nothing here waits for a hook.
-async fn reconcile(set: Arc<StatefulSet>, context: Arc<Context>) -> Result<Action, PassError> {
-    context.cluster.listed().await.map_err(|_| PassError::Ended)?;
-    let _place = context.passes.acquire().await.map_err(|_| PassError::Ended)?;
-    let Some(key) = SetKey::of(&set.metadata) else {
-        return Ok(Action::await_change());
+/// One pass over one set, which is repeated after a pause where it fails, and after which pause it wants another, if nothing happens before. The queue never lets two of one set overlap; nothing
+/// here waits for a hook.
+async fn reconcile(key: &SetKey, set: &StatefulSet, context: &Context) -> Result<Option<Duration>, StoreError> {
+    let Some(mut observed) = context.cluster.observe(set, &context.runs) else {
+        context.recorder.forget(key);
+        context.collector.forget(key);
+        context.hands.keep_only(key, |_| false);
+        context.recorder.metrics.guards(key, context.cluster.is_guarded(set));
+        return Ok(None);
     };
-    let Some(mut observed) = context.cluster.observe(&set, &context.runs) else {
-        context.recorder.forget(&key);
-        context.collector.forget(&key);
-        context.hands.keep_only(&key, |_| false);
-        context.recorder.metrics.guards(&key, context.cluster.is_guarded(&set));
-        return Ok(Action::await_change());
-    };
-    context.recorder.metrics.guards(&key, context.cluster.is_guarded(&set));
+    context.recorder.metrics.guards(key, context.cluster.is_guarded(set));
     let held = |reason, why| Held { scenario: "", reason, why };
-    let guard = context.cluster.guard(&set);
-    context.collector.keep(&key, guard.policy(), action::questions(&observed, guard.policy()));
-    observed.roles = context.collector.roles().of(&key, &observed.pods);
-    observed.refused = context.hands.refused(&key);
-    observed.gauges = context.collector.samples().gauges(&key, &observed.pods, guard.policy());
+    let guard = context.cluster.guard(set);
+    context.collector.keep(key, guard.policy(), action::questions(&observed, guard.policy()));
+    observed.roles = context.collector.roles().of(key, &observed.pods);
+    observed.refused = context.hands.refused(key);
+    observed.gauges = context.collector.samples().gauges(key, &observed.pods, guard.policy());
     let (policy, edited) = match guard {
         Guard::Policy(policy, edited) => (Some(policy), edited),
         Guard::Nobody => (None, None),
         Guard::Waits(why) => {
-            context.recorder.held(&key, &observed, &[held(reason::Hold::PolicyNotApproved, why)]).await;
-            return Ok(Action::await_change());
+            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyNotApproved, why)]).await;
+            return Ok(None);
         }
         Guard::Invalid(why) => {
-            context.recorder.held(&key, &observed, &[held(reason::Hold::PolicyInvalid, why)]).await;
-            return Ok(Action::await_change());
+            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyInvalid, why)]).await;
+            return Ok(None);
         }
     };
-    context.evidence.complete(&mut observed, context.ledgers.remembered(&key).as_deref()).await;
+    context.evidence.complete(&mut observed, context.ledgers.remembered(key).as_deref()).await;
     let edited = edited.map(|why| held(reason::Hold::PolicyNotApproved, why));
-    let pass = Pass { context: &context, key: &key, observed: &observed, policy: policy.as_deref(), edited };
+    let pass = Pass { context, key, observed: &observed, policy: policy.as_deref(), edited };
     let done = pass.run().await;
     if let Err(error) = &done {
         pass.explain(error).await;
     }
     context.recorder.metrics.open_runs.set(i64::try_from(context.runs.open()).unwrap_or(i64::MAX));
     done
-}
-
-/// Why a pass failed. It is repeated after a pause.
-#[derive(Debug, thiserror::Error)]
-enum PassError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the watches ended")]
-    Ended,
 }
 
 struct Pass<'a> {
@@ -272,7 +255,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    async fn run(&self) -> Result<Action, PassError> {
+    async fn run(&self) -> Result<Option<Duration>, StoreError> {
         let now = self.context.clock.now();
         if let Some(remembered) = self.context.ledgers.remembered(self.key) {
             let decision = decide(self.observed, self.policy, &remembered, now);
@@ -294,11 +277,11 @@ impl Pass<'_> {
         let refused = self.context.hands.carry_out(self.key, self.observed, &decision).await;
         let decision = Decision { holds: [&decision.holds[..], &refused].concat(), ..decision };
         let rest = self.rest(&decision, now).await;
-        Ok(if decision.steps.is_empty() { rest } else { Action::requeue(Duration::ZERO) })
+        Ok(if decision.steps.is_empty() { rest } else { Some(Duration::ZERO) })
     }
 
     /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
-    async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<State, PassError> {
+    async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<State, StoreError> {
         decision.write(self.observed, &mut stored.ledger);
         for record in decision.steps.iter().filter_map(Step::record) {
             self.context.recorder.announce(self.observed, record).await;
@@ -311,7 +294,7 @@ impl Pass<'_> {
     }
 
     /// Nothing (more) to write: what is to be kept as it should be is, and when to look again.
-    async fn rest(&self, decision: &Decision, now: Timestamp) -> Action {
+    async fn rest(&self, decision: &Decision, now: Timestamp) -> Option<Duration> {
         self.context.failures.forget(self.key);
         let refused = self.context.hands.keep(self.observed, &decision.levels).await;
         let again = refused.again.and_then(|pause| now.checked_add(pause).ok());
@@ -319,8 +302,7 @@ impl Pass<'_> {
         self.keep_holds(&holds, now).await;
         self.context.recorder.held(self.key, self.observed, &holds).await;
         let wake = decision.wake.into_iter().chain(again).min();
-        let pause = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        pause.map_or_else(Action::await_change, Action::requeue)
+        wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
     }
 
     /// What is due and not done stands in the ledger too, where `guardian status` finds it. Where it cannot be written now, it is with the next pass.
@@ -348,14 +330,14 @@ impl Pass<'_> {
     }
 
     /// A failure that lasts until a person acts is told as a hold.
-    async fn explain(&self, error: &PassError) {
+    async fn explain(&self, error: &StoreError) {
         use guardian_core::ledger::LedgerError;
         let reason = match error {
-            PassError::Store(StoreError::Ledger(LedgerError::TooNew { .. })) => reason::Hold::LedgerTooNew,
-            PassError::Store(StoreError::Ledger(LedgerError::Full { .. })) => reason::Hold::LedgerFull,
-            PassError::Store(StoreError::Ledger(_)) => reason::Hold::LedgerUnreadable,
-            PassError::Store(StoreError::Api(error)) if error.is_denied() => reason::Hold::Forbidden,
-            PassError::Store(StoreError::Api(_)) | PassError::Ended => return,
+            StoreError::Ledger(LedgerError::TooNew { .. }) => reason::Hold::LedgerTooNew,
+            StoreError::Ledger(LedgerError::Full { .. }) => reason::Hold::LedgerFull,
+            StoreError::Ledger(_) => reason::Hold::LedgerUnreadable,
+            StoreError::Api(error) if error.is_denied() => reason::Hold::Forbidden,
+            StoreError::Api(_) => return,
         };
         let held = Held { scenario: "", reason, why: queue::chain(error) };
         self.context.recorder.held(self.key, self.observed, &[held]).await;

@@ -106,9 +106,9 @@ impl Cluster {
         (cluster, writers, stopping)
     }
 
-    /// The store of sets, for the queue.
-    pub(super) fn sets(&self) -> Store<StatefulSet> {
-        self.sets.clone()
+    /// A set, where there is one.
+    pub(super) fn set(&self, key: &SetKey) -> Option<Arc<StatefulSet>> {
+        self.sets.get(&key.object())
     }
 
     /// Waits until everything was listed once: before, an absence means nothing.
@@ -144,7 +144,7 @@ impl Cluster {
         let pods = quiet(pods.touched_objects(), "pods").filter_map(|pod| future::ready(pod.set()));
 
         // Of all claims of the cluster, since nothing in a claim tells the set that it is of; 0.5 kB each.
-        let known = self.sets();
+        let known = self.sets.clone();
         let claims = events(Api::<Claim>::all(client.clone()), config()).modify(Claim::slim).reflect(writers.claims);
         let claims = quiet(claims.touched_objects(), "PersistentVolumeClaims").flat_map(move |claim| {
             let keys = claim.sets().into_iter().filter(|key| known.get(&key.object()).is_some());
@@ -197,7 +197,7 @@ impl Cluster {
 
     /// What there is to be told to a pod of this set that stops.
     pub(super) fn surroundings(&self, key: &SetKey, runs: &Runs) -> Option<Known> {
-        let set = self.sets.get(&key.object())?;
+        let set = self.set(key)?;
         let observed = self.look(&set, runs)?;
         match self.guard(&set) {
             Guard::Policy(policy, _) => Some(Known { observed, policy }),

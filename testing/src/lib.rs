@@ -10,6 +10,7 @@
 )]
 
 mod api;
+mod crowd;
 mod exec;
 mod fault;
 mod log;

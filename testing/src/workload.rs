@@ -68,7 +68,7 @@ impl Stage {
     }
 
     /// The ConfigMaps with the approvals, one for each controller of the stage; made where they are missing.
-    fn approvals(&self) -> Vec<Key> {
+    pub(crate) fn approvals(&self) -> Vec<Key> {
         let maps = (0..MAX_LEADERS).map(|n| Resource::new("v1", "configmaps").named(&installation(n), names::APPROVALS));
         let maps: Vec<Key> = maps.collect();
         for map in maps.iter().filter(|map| self.get(map).is_null()) {
