@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, poll};
 use tokio::time::{Instant, sleep_until};
 
 use super::due::Due;
@@ -31,6 +32,11 @@ pub(super) async fn work(changes: impl Stream<Item = SetKey>, context: Arc<Conte
     // Before, that something is not there means nothing. One waits for all: of several at a store only the last is woken.
     let (mut listed, mut is_listed) = (std::pin::pin!(context.cluster.listed()), false);
     loop {
+        // All that has come is taken before a pass is begun: it is one pass then, over what is there now.
+        while let Poll::Ready(change) = poll!(changes.next()) {
+            let Some(set) = change else { return };
+            due.name(set);
+        }
         let now = Instant::now();
         while is_listed && passes.len() < MAX_PASSES {
             let Some(set) = due.next(now) else { break };

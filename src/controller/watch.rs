@@ -1,5 +1,7 @@
 //! What is known of the cluster, kept current by watches, and which set each change is about.
 
+mod touched;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +25,7 @@ use super::policies::Guard;
 use super::runs::Runs;
 use super::stops::{self, Known, Stopping};
 use crate::policies::{self, Watched};
+use touched::touched;
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
 pub(super) const WATCH_TIMEOUT: u32 = 45;
@@ -136,43 +139,42 @@ impl Cluster {
         let labelled = |label: &str| config().labels(&format!("{label}=true"));
 
         let sets = events(Api::<StatefulSet>::all(client.clone()), config()).modify(StatefulSet::slim).reflect(writers.sets);
-        let sets = quiet(sets.touched_objects(), "StatefulSets").filter_map(|set| future::ready(SetKey::of(&set.metadata)));
+        let sets = quiet(touched(sets, |set| SetKey::of(&set.metadata)), "StatefulSets").filter_map(future::ready);
 
         let seen = Arc::clone(&self);
         let pods = events(Api::<Pod>::all(client.clone()), labelled(names::GUARDED)).modify(Pod::slim);
         let pods = pods.inspect_ok(move |event| seen.remember(event)).reflect(writers.pods);
-        let pods = quiet(pods.touched_objects(), "pods").filter_map(|pod| future::ready(pod.set()));
+        let pods = quiet(touched(pods, |pod| pod.set()), "pods").filter_map(future::ready);
 
         // Of all claims of the cluster, since nothing in a claim tells the set that it is of; 0.5 kB each.
         let known = self.sets.clone();
         let claims = events(Api::<Claim>::all(client.clone()), config()).modify(Claim::slim).reflect(writers.claims);
-        let claims = quiet(claims.touched_objects(), "PersistentVolumeClaims").flat_map(move |claim| {
-            let keys = claim.sets().into_iter().filter(|key| known.get(&key.object()).is_some());
+        let claims = quiet(touched(claims, |claim| claim.sets()), "PersistentVolumeClaims").flat_map(move |sets| {
+            let keys = sets.into_iter().filter(|key| known.get(&key.object()).is_some());
             stream::iter(keys.collect::<Vec<_>>())
         });
 
         let budgets = events(Api::<Budget>::all(client.clone()), config()).modify(Budget::slim).reflect(writers.budgets);
-        let budgets = quiet(budgets.touched_objects(), "PodDisruptionBudgets");
-        let budgets = budgets.filter_map(|budget| future::ready(budget.metadata.namespace));
+        let budgets =
+            quiet(touched(budgets, |budget| budget.metadata.namespace), "PodDisruptionBudgets").filter_map(future::ready);
 
         // Of all Services of the cluster: a policy names them, and any may come; 0.6 kB each.
         let services = events(Api::<Service>::all(client.clone()), config()).modify(Service::slim).reflect(writers.services);
-        let services = quiet(services.touched_objects(), "Services");
-        let services = services.filter_map(|service| future::ready(service.metadata.namespace));
+        let services = quiet(touched(services, |service| service.metadata.namespace), "Services").filter_map(future::ready);
 
         // 0.4 kB each. Nothing waits for these to be listed, nor does a change of one bring a set here: a pod that should have stopped is
         // looked at again and again.
         let nodes = events(Api::<Node>::all(client.clone()), config()).modify(Node::slim).reflect(writers.nodes);
-        let nodes = quiet(nodes.touched_objects(), "nodes").filter_map(|_| future::ready(None));
+        let nodes = quiet(touched(nodes, |_| None), "nodes").filter_map(future::ready);
 
         // Nothing waits for these to be listed: that there are none means nothing.
         let waiting = events(Api::<Waiting>::namespaced(client.clone(), installation), labelled(names::HAND_OVER));
-        let waiting = quiet(waiting.reflect(writers.waiting).touched_objects(), "Leases of hand-overs");
-        let waiting = waiting.filter_map(|lease| future::ready(lease.set()));
+        let waiting = touched(waiting.reflect(writers.waiting), |lease| lease.set());
+        let waiting = quiet(waiting, "Leases of hand-overs").filter_map(future::ready);
 
         let namespaces = events(Api::<Namespace>::all(client.clone()), labelled(names::ENABLED)).modify(Namespace::slim);
-        let namespaces = quiet(namespaces.reflect(writers.namespaces).touched_objects(), "namespaces");
-        let namespaces = namespaces.filter_map(|n| future::ready(n.metadata.name));
+        let namespaces = touched(namespaces.reflect(writers.namespaces), |namespace| namespace.metadata.name);
+        let namespaces = quiet(namespaces, "namespaces").filter_map(future::ready);
 
         let maps = Arc::clone(&self);
         let approvals = Api::<ConfigMap>::namespaced(client.clone(), installation);
