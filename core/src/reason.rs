@@ -160,6 +160,8 @@ reasons! {
         BootstrapFailed,
         /// Too few other pods are ready.
         Quorum,
+        /// As many hooks run as may at a time, in the namespace or in all.
+        Braked,
         /// It was done again and again, and did not help.
         BreakerOpen,
         /// Nobody hears of the node of a pod, and nothing proves that the pod cannot write any more.

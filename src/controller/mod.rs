@@ -8,7 +8,7 @@
 //! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
-//! | `runs`, [`exec`](Exec) | requests carried out in pods, bounded |
+//! | `runs`, `brake`, [`exec`](Exec) | requests carried out in pods, bounded; said where they wait for long |
 //! | `collect` | the pods are asked for their roles and metrics, bounded |
 //! | `roles`, [`samples`](Samples) | what they say |
 //! | `stops` | pods that stop are told why |
@@ -18,6 +18,7 @@
 
 mod action;
 mod api;
+mod brake;
 mod clock;
 mod collect;
 mod due;
@@ -52,6 +53,7 @@ use kube::Client;
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use prometheus::Registry;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
@@ -76,7 +78,7 @@ use ledger::{Ledgers, Stored};
 use metrics::Metrics;
 use observed::StatefulSet;
 use record::Recorder;
-use runs::Runs;
+use runs::{Runs, Wait};
 use watch::Cluster;
 
 /// Finished runs that wait to be looked at: as many as are under way at most, with room for those of a storm.
@@ -138,6 +140,7 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
     let policies = Watched::new(metrics)?;
     let asking = collect::Metrics::new(metrics)?;
     let stops = stops::Metrics::new(metrics)?;
+    let brakes = brake::Metrics::new(metrics)?;
     let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
     let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
@@ -150,7 +153,7 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
         biased;
         () = shutdown.cancelled() => Ok(()),
         why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
-        () = lead(client, config, policies, metrics, (asking, stops)) => Err(ControllerError::WatchesEnded),
+        () = lead(client, config, policies, metrics, (asking, stops, brakes)) => Err(ControllerError::WatchesEnded),
     };
     if ended.is_ok() {
         leadership.release().await;
@@ -164,14 +167,14 @@ async fn lead(
     config: Config,
     policies: Watched,
     metrics: Metrics,
-    (asking, stops): (collect::Metrics, stops::Metrics),
+    (asking, stops, brakes): (collect::Metrics, stops::Metrics, brake::Metrics),
 ) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
     let (cluster, writers, stopping) = Cluster::new(policies, config.clock.now());
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
         collector: Collector::new(Arc::clone(&exec), config.clock.clone(), config.samples, asking),
-        runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds),
+        runs: Runs::new(Arc::clone(&exec), config.clock.clone(), config.bounds, brakes),
         ledgers: Ledgers::new(client.clone()),
         evidence: Evidence::new(client.clone()),
         hands: Hands::new(client.clone(), config.namespace.clone()),
@@ -180,16 +183,19 @@ async fn lead(
         failures: queue::Failures::default(),
     });
     let (finished, finishes) = mpsc::channel(FINISHED);
+    let (begun, begins) = mpsc::channel(FINISHED);
     let (heard, news) = mpsc::channel(FINISHED);
     let hurried = Arc::clone(&context);
     let finishes = finishes.inspect(move |set| hurried.collector.hurry(set));
     let changes = Arc::clone(&context.cluster).watch(&client, &config.namespace, writers);
     let written = Ledgers::written_by_others(Arc::clone(&context), &client);
-    let changes = futures::stream::select_all([changes.boxed(), finishes.boxed(), news.boxed(), written.boxed()]);
+    let changes = futures::stream::select_all([changes.boxed(), finishes.boxed(), begins.boxed(), news.boxed(), written.boxed()]);
     let look = |set: &SetKey| context.cluster.surroundings(set, &context.runs);
     let stopping = stops::drive(client.clone(), exec, stops, stopping, look);
     let work = queue::work(changes, Arc::clone(&context));
-    tokio::join!(context.runs.drive(finished), context.collector.drive(heard), stopping, work);
+    let (said, sayings) = mpsc::unbounded();
+    let braking = sayings.for_each(|said| context.braked(said));
+    tokio::join!(context.runs.drive(finished, begun, said), context.collector.drive(heard), stopping, braking, work);
 }
 
 /// What a pass works with.
@@ -203,6 +209,15 @@ struct Context {
     recorder: Recorder,
     clock: Clock,
     failures: queue::Failures,
+}
+
+impl Context {
+    /// A namespace is braked, or is so no longer.
+    async fn braked(&self, said: brake::Said) {
+        let set = self.cluster.set(&said.set);
+        let uid = set.as_ref().and_then(|set| set.metadata.uid.as_deref());
+        self.recorder.braked(&said, uid, self.runs.bounds()).await;
+    }
 }
 
 /// One pass over one set, which is repeated after a pause where it fails, and after which pause it wants another, if nothing happens before. The queue never lets two of one set overlap; nothing
@@ -298,11 +313,22 @@ impl Pass<'_> {
         self.context.failures.forget(self.key);
         let refused = self.context.hands.keep(self.observed, &decision.levels).await;
         let again = refused.again.and_then(|pause| now.checked_add(pause).ok());
-        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused.holds).cloned().collect();
+        let (late, waits) = self.waits(now);
+        let again = again.into_iter().chain(late).min();
+        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused.holds).chain(&waits).cloned().collect();
         self.keep_holds(&holds, now).await;
         self.context.recorder.held(self.key, self.observed, &holds).await;
         let wake = decision.wake.into_iter().chain(again).min();
         wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+    }
+
+    /// What waits for a place, once it has for long; else when that will be so.
+    fn waits(&self, now: Timestamp) -> (Option<Timestamp>, Option<Held>) {
+        match self.context.runs.wait_of(self.key) {
+            None => (None, None),
+            Some(Wait::Short(late)) => (now.checked_add(late.duration_since(Instant::now())).ok(), None),
+            Some(Wait::Long(why)) => (None, Some(Held { scenario: "", reason: reason::Hold::Braked, why })),
+        }
     }
 
     /// What is due and not done stands in the ledger too, where `guardian status` finds it. Where it cannot be written now, it is with the next pass.

@@ -16,8 +16,10 @@ use kube::{Api, Client};
 
 use super::SetKey;
 use super::api::call;
+use super::brake::Said;
 use super::clock::Clock;
 use super::metrics::Metrics;
+use super::runs::Bounds;
 
 /// `reportingController` of our Events.
 pub(crate) const REPORTER: &str = "stateful-guardian.io/controller";
@@ -100,12 +102,38 @@ impl Recorder {
         };
         let words = |(reason, _): &(reason::Hold, String)| reason.as_str();
         self.metrics.held(set, now.iter().map(words), fresh.iter().map(words));
-        for (reason, why) in fresh {
+        // A storm is told once for its namespace.
+        for (reason, why) in fresh.into_iter().filter(|(reason, _)| *reason != reason::Hold::Braked) {
             tracing::warn!(namespace = set.namespace, set = set.name, reason = reason.as_str(), why, "held");
             let id = hash(&(&observed.set.uid, reason.as_str(), &why));
             let telling = Telling { warning: true, reason: reason.as_str(), action: "hold", note: &why, id };
             self.tell(&observed.namespace, &about(observed), &telling).await;
         }
+    }
+
+    /// More hooks are due in a namespace than may run at a time, or that is over: told on the set that was the first to wait, where it is still there.
+    pub(super) async fn braked(&self, said: &Said, set_uid: Option<&str>, bounds: Bounds) {
+        let SetKey { namespace, name } = &said.set;
+        let Bounds { global, per_namespace } = bounds;
+        let note = match said.lasted {
+            None => format!(
+                "more hooks are due in namespace {namespace} than run at a time ({per_namespace}, and {global} in all), and wait for each other; others are served"
+            ),
+            Some(lasted) => {
+                format!("hooks in namespace {namespace} wait for each other no longer: they did for {} s", lasted.as_secs())
+            }
+        };
+        let warning = said.lasted.is_none();
+        if warning {
+            tracing::warn!(namespace, set = name, why = note, "braked");
+        } else {
+            tracing::info!(namespace, set = name, why = note, "no longer braked");
+        }
+        let Some(set_uid) = set_uid else { return };
+        let action = if warning { "hold" } else { "release" };
+        let id = hash(&(set_uid, action, self.clock.now().as_second()));
+        let telling = Telling { warning, reason: reason::Hold::Braked.as_str(), action, note: &note, id };
+        self.tell(namespace, &object("apps/v1", "StatefulSet", name, set_uid), &telling).await;
     }
 
     /// Forgets what holds a set that has no pods, or is gone.

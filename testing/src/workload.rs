@@ -339,10 +339,16 @@ impl Stage {
     /// The Events: kind of the object, reason and note.
     #[must_use]
     pub fn events(&self) -> Vec<String> {
+        self.events_in(NAMESPACE)
+    }
+
+    /// The same of another namespace.
+    #[must_use]
+    pub fn events_in(&self, namespace: &str) -> Vec<String> {
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         self.api.world(|world| {
             let resource = Resource::new("events.k8s.io/v1", "events");
-            let events = world.list(&resource, NAMESPACE);
+            let events = world.list(&resource, namespace);
             let mut told: Vec<String> = events
                 .map(|e| {
                     format!("{} {} {}: {}", word(&e["type"]), word(&e["regarding"]["kind"]), word(&e["reason"]), word(&e["note"]))

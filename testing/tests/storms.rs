@@ -1,6 +1,10 @@
 //! Many failures at once: who waits for whom, and what is said of it.
 
-use guardian_testing::{POLICY, Stage};
+use std::time::Duration;
+
+use guardian_testing::{Answer, POLICY, Stage};
+use serde_json::Value;
+use tokio::time::sleep;
 
 /// Sets of one namespace that fail together.
 const MANY: usize = 300;
@@ -18,6 +22,8 @@ async fn a_set_of_another_namespace_has_its_pass_while_hundreds_wait_for_theirs(
     let stage = Stage::new();
     let script = async {
         at_rest(&stage, &[("storm", MANY), ("aside", 1)]).await;
+        // Hooks that are done in a moment: they are not what anybody waits for.
+        stage.runner.answer((0..=MANY).map(|_| Answer { takes: Duration::from_millis(10), ..Answer::exit(0) }));
         let (version, calls) = (stage.api.world(|world| world.version()), stage.api.calls().len());
         (0..MANY).for_each(|n| stage.restart_in_crowd("storm", n));
         stage.restart_in_crowd("aside", 0);
@@ -41,4 +47,85 @@ async fn a_set_of_another_namespace_has_its_pass_while_hundreds_wait_for_theirs(
     };
     stage.play(1, script).await;
     assert_eq!(stage.runner.started().len(), MANY + 1, "each once");
+}
+
+/// What is said in a namespace of its brake.
+fn braked(stage: &Stage, namespace: &str) -> Vec<String> {
+    stage.events_in(namespace).into_iter().filter(|event| event.contains(" Braked: ")).collect()
+}
+
+/// The reasons that hold sets of the crowd, as their ledgers have them.
+fn held(stage: &Stage, namespace: &str, sets: usize) -> Vec<String> {
+    let states = (0..sets).map(|n| stage.state_in_crowd(namespace, n));
+    states
+        .flat_map(|state| state["holds"].as_array().cloned().unwrap_or_default())
+        .map(|hold: Value| hold["reason"].to_string())
+        .collect()
+}
+
+/// How many runs wait, and how many namespaces are braked, as it is counted.
+fn counted(stage: &Stage) -> [String; 2] {
+    ["guardian_waiting_runs", "guardian_braked_namespaces"].map(|metric| stage.counted(metric).concat().trim().to_owned())
+}
+
+/// Eight hooks of two seconds run at a time: the last of sixty begins after 14 s.
+#[tokio::test(start_paused = true)]
+async fn a_storm_is_said_once_when_it_begins_and_once_when_it_is_over_and_each_set_that_waits_says_what_for() {
+    const SETS: usize = 60;
+    let stage = Stage::new();
+    let script = async {
+        at_rest(&stage, &[("storm", SETS), ("aside", 1)]).await;
+        (0..SETS).for_each(|n| stage.restart_in_crowd("storm", n));
+        sleep(Duration::from_secs(9)).await;
+        assert_eq!((braked(&stage, "storm").len(), held(&stage, "storm", SETS).len()), (0, 0), "they may be done in a moment");
+        sleep(Duration::from_millis(2500)).await;
+        let why = "more hooks are due in namespace storm than run at a time (8, and 32 in all), and wait for each other; others are served";
+        assert_eq!(braked(&stage, "storm"), [format!("Warning StatefulSet Braked: {why}")]);
+        let [waiting, namespaces] = counted(&stage);
+        assert_eq!(namespaces, "1");
+        let holds = held(&stage, "storm", SETS);
+        assert!(holds.iter().all(|reason| reason == "\"Braked\""), "{holds:?}");
+        assert_eq!(holds.len().to_string(), waiting, "of each set that waits one");
+        assert!(!holds.is_empty() && stage.counted("guardian_held").len() == holds.len());
+        // Another namespace notices nothing.
+        let started = stage.runner.started().len();
+        stage.restart_in_crowd("aside", 0);
+        sleep(Duration::from_millis(200)).await;
+        assert!(stage.runner.started()[started..].iter().any(|order| order.namespace == "aside"));
+        stage.until("all are answered", |s| s.is_crowd_settled("storm", SETS)).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            (held(&stage, "storm", SETS).len(), counted(&stage)),
+            (0, ["0".to_owned(), "1".to_owned()]),
+            "it may come back"
+        );
+        sleep(Duration::from_secs(60)).await;
+        let told = braked(&stage, "storm");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].starts_with("Normal StatefulSet Braked: hooks in namespace storm wait for each other no longer: "),
+            "{told:?}"
+        );
+        assert_eq!((braked(&stage, "aside").len(), counted(&stage)), (0, ["0".to_owned(), "0".to_owned()]));
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+    assert_eq!(stage.runner.started().len(), SETS + 1, "each once");
+}
+
+/// The last of forty begins after 8 s.
+#[tokio::test(start_paused = true)]
+async fn failures_that_are_dealt_with_in_a_moment_are_no_storm_and_nothing_is_said() {
+    let stage = Stage::new();
+    let script = async {
+        at_rest(&stage, &[("storm", 40)]).await;
+        (0..40).for_each(|n| stage.restart_in_crowd("storm", n));
+        for _ in 0..40 {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!((braked(&stage, "storm").len(), held(&stage, "storm", 40).len()), (0, 0));
+        }
+        assert!(stage.is_crowd_settled("storm", 40));
+        stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
 }
