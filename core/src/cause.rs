@@ -144,6 +144,7 @@ mod tests {
             role: None,
             serving: None,
             shed: None,
+            toggles: None,
             first_container: "redis".into(),
             containers: BTreeMap::new(),
             resize: None,

@@ -164,6 +164,8 @@ reasons! {
         Braked,
         /// It was done again and again, and did not help.
         BreakerOpen,
+        /// A pod becomes ready and not ready again and again, so nothing is done on the strength of it.
+        Flapping,
         /// Nobody hears of the node of a pod, and nothing proves that the pod cannot write any more.
         NotFenced,
         /// A PodDisruptionBudget, or a guard of the eviction, does not allow it now.

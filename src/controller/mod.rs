@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `queue`, `due` | whose turn it is |
 //! | `watch`, `observed`, `policies` | what is known of the cluster, and which set a change is about |
+//! | `toggles` | how often pods became ready, and not |
 //! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
@@ -37,6 +38,7 @@ mod runs;
 mod samples;
 mod sight;
 mod stops;
+mod toggles;
 mod watch;
 
 use std::sync::Arc;
@@ -170,7 +172,7 @@ async fn lead(
     (asking, stops, brakes): (collect::Metrics, stops::Metrics, brake::Metrics),
 ) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
-    let (cluster, writers, stopping) = Cluster::new(policies, config.clock.now());
+    let (cluster, writers, stopping) = Cluster::new(policies, config.clock.clone());
     let context = Arc::new(Context {
         cluster: Arc::new(cluster),
         collector: Collector::new(Arc::clone(&exec), config.clock.clone(), config.samples, asking),

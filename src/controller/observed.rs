@@ -237,6 +237,12 @@ impl Pod {
         self.spec.node_name.as_deref()
     }
 
+    /// Whether it is ready, and since when that is so.
+    pub(super) fn readiness(&self) -> Option<(bool, Option<Timestamp>)> {
+        let ready = self.status.conditions.iter().find(|condition| condition.kind == "Ready")?;
+        Some((ready.status == "True", ready.last_transition_time))
+    }
+
     fn controller(&self) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference> {
         self.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
     }
@@ -254,7 +260,6 @@ impl Pod {
         }
         let metadata = &self.metadata;
         let label = |name| metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
-        let ready = |c: &Condition| c.kind == "Ready" && c.status == "True";
         Some(lifecycle::Pod {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
@@ -262,7 +267,8 @@ impl Pod {
             created: metadata.creation_timestamp.as_ref()?.0,
             revision: label("controller-revision-hash").unwrap_or_default(),
             ip: self.status.pod_ip.clone(),
-            ready: self.status.conditions.iter().any(ready),
+            ready: self.readiness().is_some_and(|(ready, _)| ready),
+            toggles: None,
             deleted: metadata.deletion_timestamp.as_ref().map(|time| time.0),
             node: None,
             role: label(names::ROLE),

@@ -19,11 +19,13 @@ use kube::{Api, Client, Resource};
 
 use super::SetKey;
 use super::api::call;
+use super::clock::Clock;
 use super::hand_over::Waiting;
 use super::observed::{Budget, Claim, Namespace, Node, Pod, Service, StatefulSet};
 use super::policies::Guard;
 use super::runs::Runs;
 use super::stops::{self, Known, Stopping};
+use super::toggles::Readiness;
 use crate::policies::{self, Watched};
 use touched::touched;
 
@@ -48,8 +50,10 @@ pub(super) struct Cluster {
     approvals_listed: tokio::sync::watch::Sender<bool>,
     departed: Mutex<BTreeMap<(String, String), Departed>>,
     stopping: Mutex<mpsc::Sender<Stopping>>,
+    readiness: Readiness,
     /// When it began to watch.
     began: Timestamp,
+    clock: Clock,
 }
 
 /// The writing ends, until the watches are begun.
@@ -66,7 +70,7 @@ pub(super) struct Writers {
 
 impl Cluster {
     /// Pods whose deletion is seen come out of the last.
-    pub(super) fn new(policies: Watched, began: Timestamp) -> (Self, Writers, mpsc::Receiver<Stopping>) {
+    pub(super) fn new(policies: Watched, clock: Clock) -> (Self, Writers, mpsc::Receiver<Stopping>) {
         let (sets, sets_writer) = reflector::store();
         let (pods, pods_writer) = reflector::store();
         let (waiting, waiting_writer) = reflector::store();
@@ -94,7 +98,9 @@ impl Cluster {
             approvals_listed,
             departed,
             stopping: sender,
-            began,
+            readiness: Readiness::default(),
+            began: clock.now(),
+            clock,
         };
         let writers = Writers {
             sets: sets_writer,
@@ -220,6 +226,7 @@ impl Cluster {
             let there = self.pods.get(&ObjectRef::new(&name).within(&key.namespace));
             if let Some((there, mut pod)) = there.and_then(|there| Some((there.clone(), there.observed(&observed.uid)?))) {
                 pod.node = self.node(&there).map(|node| node.observed());
+                pod.toggles = self.readiness.of(&pod.uid);
                 pods.insert(ordinal, pod);
             }
             if let Some(before) = self.departed().get(&(key.namespace.clone(), name)) {
@@ -283,13 +290,19 @@ impl Cluster {
         self.nodes.get(&ObjectRef::new(pod.node()?))
     }
 
-    /// Remembers a pod that goes, for the one that comes.
+    /// Remembers a pod that goes, for the one that comes; and how often the readiness of one that stays has changed.
     fn remember(&self, event: &Event<Pod>) {
         let (pod, gone) = match event {
             Event::Apply(pod) | Event::InitApply(pod) => (pod, false),
             Event::Delete(pod) => (pod, true),
             Event::Init | Event::InitDone => return,
         };
+        if gone {
+            self.readiness.forget(pod);
+        } else {
+            let before = self.pods.get(&ObjectRef::from_obj(pod));
+            self.readiness.see(before.as_deref(), pod, self.began, self.clock.now());
+        }
         if let Some(stopping) = pod.stopping().filter(|_| !gone) {
             // When the queue is full they will have gone on before their turn.
             let _ = self.stopping.lock().unwrap_or_else(PoisonError::into_inner).try_send(stopping);

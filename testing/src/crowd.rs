@@ -5,7 +5,7 @@ use guardian_core::sim::{Key, Resource};
 use serde_json::{Value, json};
 
 use crate::stage::Stage;
-use crate::workload::{SET, approval};
+use crate::workload::{SET, approval, reasons};
 
 impl Stage {
     /// A namespace that is opted in, with an approved policy, and so many sets of one pod that runs: `redis-0`, `redis-1` and so on. They have no
@@ -71,6 +71,12 @@ impl Stage {
     pub fn state_in_crowd(&self, namespace: &str, n: usize) -> Value {
         let ledger = self.get(&Resource::new("v1", "configmaps").named(namespace, &format!("guardian-ledger-{SET}-{n}")));
         ledger["data"]["state"].as_str().map_or(Value::Null, |text| serde_json::from_str(text).expect("JSON"))
+    }
+
+    /// The reasons that hold one of them, as its ledger has them.
+    #[must_use]
+    pub fn holds_in_crowd(&self, namespace: &str, n: usize) -> Vec<String> {
+        reasons(&self.state_in_crowd(namespace, n))
     }
 
     /// Is the start that runs answered in all sets of this crowd?

@@ -146,7 +146,7 @@ impl Stage {
 
     /// A pod is evicted and gone, as soon as somebody has asked for it.
     pub async fn let_evicted_pod_go(&self, ordinal: u32) {
-        self.until("the pod is evicted", |stage| stage.get(&pod_key(ordinal))["metadata"]["deletionTimestamp"].is_string()).await;
+        self.until("the pod is evicted", |stage| stage.is_evicted(ordinal)).await;
         self.vanish(ordinal);
     }
 
@@ -225,6 +225,20 @@ impl Stage {
     /// The pod is gone from one moment to the next.
     pub fn vanish(&self, ordinal: u32) {
         self.api.world(|world| world.delete(&pod_key(ordinal))).expect("the pod is there");
+    }
+
+    /// Its readiness probe says something else from now on.
+    pub fn set_ready(&self, ordinal: u32, ready: bool) {
+        let (status, now) = (if ready { "True" } else { "False" }, self.now());
+        self.edit(&pod_key(ordinal), |pod| {
+            pod["status"]["conditions"] = json!([{"type": "Ready", "status": status, "lastTransitionTime": now}]);
+        });
+    }
+
+    /// Has somebody asked for the pod to go?
+    #[must_use]
+    pub fn is_evicted(&self, ordinal: u32) -> bool {
+        self.get(&pod_key(ordinal))["metadata"]["deletionTimestamp"].is_string()
     }
 
     /// The container ends; the kubelet waits before it starts it again.
@@ -310,6 +324,12 @@ impl Stage {
         ledger["data"]["state"].as_str().map_or(Value::Null, |text| serde_json::from_str(text).expect("JSON"))
     }
 
+    /// The reasons that hold the set, as its ledger has them.
+    #[must_use]
+    pub fn held_by(&self) -> Vec<String> {
+        reasons(&self.state())
+    }
+
     /// The ledger is lost.
     pub fn delete_ledger(&self) {
         self.api.world(|world| world.delete(&key("v1", "configmaps", "guardian-ledger-redis"))).expect("there is a ledger");
@@ -375,6 +395,12 @@ impl Stage {
                     || (answered["podUid"] == pod["metadata"]["uid"] && answered["containerId"] == status["containerID"])
             })
     }
+}
+
+/// Of what is held, by the state of a ledger.
+pub(crate) fn reasons(state: &Value) -> Vec<String> {
+    let holds = state["holds"].as_array().into_iter().flatten();
+    holds.map(|hold| hold["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 pub(crate) fn pod_key(ordinal: u32) -> Key {

@@ -7,7 +7,7 @@ use super::observed::{HandOver, Observed, Volume};
 use super::room::Room;
 use super::step::Step;
 use super::traffic::{self, Reselect, Serve};
-use super::{bootstrap, command, fence, hand_over, levels, life, roles, rules, start};
+use super::{bootstrap, command, fence, hand_over, levels, life, readiness, roles, rules, start};
 use crate::ledger::{Ledger, State};
 use crate::policy::Policy;
 use crate::reason;
@@ -107,6 +107,7 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
     roles::keep(&view, &mut decision);
     budget::keep(&view, &mut decision);
     traffic::keep(&view, &mut decision);
+    readiness::keep(&view, &mut decision);
     decision.levels.hand_overs = hand_over::ended(&view);
     let mut room = Room::new(ledger);
     // What was known is of another set: it is forgotten before anything is decided on it.

@@ -121,6 +121,7 @@ impl Example {
             role: None,
             serving: None,
             shed: None,
+            toggles: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
             resize: None,

@@ -48,7 +48,7 @@ fn begin(view: &View<'_>, asked: &HandOver) -> Option<Next> {
     if is_over || pod.role.as_deref() != Some(role) || !pod.serves() {
         return None;
     }
-    if !view.observed.pods.values().any(|other| other.uid != pod.uid && other.serves()) {
+    if !view.observed.pods.values().any(|other| other.uid != pod.uid && view.is_steady(other)) {
         let why = format!("pod {} is to be evicted with the role {role}, and no other pod is ready to take it", pod.name);
         return Some(Next::Hold { until: Some(until), reason: reason::Hold::Quorum, why });
     }

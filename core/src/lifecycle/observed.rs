@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::budget::Budget;
 use super::gauge::Gauge;
+use super::readiness::Toggles;
 use super::resources::{Resizing, Resources};
 use super::traffic::{Service, ShedRequest};
 use crate::ledger::Start;
@@ -119,6 +120,8 @@ pub struct Pod {
     pub ip: Option<String>,
     /// The condition `Ready`.
     pub ready: bool,
+    /// How often that has changed lately; `None`: it has not, while anybody watched.
+    pub toggles: Option<Toggles>,
     /// `metadata.deletionTimestamp`: it is being deleted, and by then it should have stopped (the API server adds the grace period).
     pub deleted: Option<Timestamp>,
     /// Where it runs; `None`: nowhere yet, or on a node that is not known.

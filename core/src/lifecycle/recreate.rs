@@ -48,7 +48,7 @@ pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Opt
         let record = course.tell(None, Verdict::Superseded, "the container was restarted meanwhile, so the pod stays");
         return Some(step(Step::Close { episode_id, record, settles: stays }));
     }
-    let stays = |other: &&Pod| other.uid != pod.uid && other.serves() && !goes_first(course, other);
+    let stays = |other: &&Pod| other.uid != pod.uid && view.is_steady(other) && !goes_first(course, other);
     let ready = view.observed.pods.values().filter(stays).count();
     let needed = quorum(view.policy, view.observed);
     if pod.ready && ready < needed {

@@ -160,7 +160,9 @@ fn may_shed(view: &View<'_>, pod: &Pod, serving: &BTreeSet<&str>) -> Result<(), 
         let why = "its policy names no Service in `traffic`, or its template is older than that";
         return Err((reason::Hold::NotSelected, format!("pod {name} cannot be shed: {why}")));
     }
-    if !serving.iter().any(|other| *other != pod.uid) {
+    // One that flaps would begin and end the shed of another each time.
+    let stays = |other: &&Pod| other.uid != pod.uid && serving.contains(other.uid.as_str()) && view.is_steady(other);
+    if !view.observed.pods.values().any(|other| stays(&other)) {
         return Err((reason::Hold::Quorum, format!("pod {name} is not shed: no other pod serves")));
     }
     Ok(())

@@ -82,6 +82,7 @@ impl World<'_> {
             role: None,
             serving: self.observed.set.serves.then_some(true),
             shed: None,
+            toggles: None,
             first_container: self.subject.containers.first().cloned().unwrap_or_default(),
             containers,
             resize: None,

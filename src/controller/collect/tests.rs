@@ -390,6 +390,7 @@ fn pod_of(uid: &str) -> guardian_core::lifecycle::Pod {
         role: None,
         serving: None,
         shed: None,
+        toggles: None,
         first_container: "redis".to_owned(),
         containers: BTreeMap::new(),
         resize: None,

@@ -1,6 +1,7 @@
 //! Conditions of a pod, and what they tell of a resize (KEP-1287).
 
 use guardian_core::lifecycle::Resizing;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// What the conditions of a resize begin with.
@@ -15,6 +16,7 @@ pub(super) struct Condition {
     pub(super) status: String,
     pub(super) reason: Option<String>,
     message: Option<String>,
+    pub(super) last_transition_time: Option<Timestamp>,
     observed_generation: Option<i64>,
 }
 

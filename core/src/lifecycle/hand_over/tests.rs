@@ -182,3 +182,19 @@ fn the_ledger_forgets_hand_overs_that_are_long_over() {
     let kept: Vec<&String> = example.ledger.state.handed_over.keys().collect();
     assert_eq!(kept, [&example.observed.pods[&0].uid]);
 }
+
+#[test]
+fn a_role_is_not_handed_over_to_pods_that_flap_and_the_eviction_goes_on_when_its_time_is_over() {
+    let mut example = example();
+    let now = example.now;
+    for pod in example.observed.pods.values_mut().skip(1) {
+        pod.toggles = Some(crate::lifecycle::Toggles { began: now, last: now, changes: 6, whole: true });
+    }
+    example.pass();
+    assert_eq!(claimed(&example), [""; 0]);
+    let holds: Vec<reason::Hold> = example.decide().holds.iter().map(|held| held.reason).collect();
+    assert_eq!(holds, [reason::Hold::Flapping, reason::Hold::Flapping, reason::Hold::Quorum]);
+    example.observed.pods.get_mut(&2).unwrap().toggles = None;
+    example.pass();
+    assert_eq!(claimed(&example).len(), 1, "one that is steady is enough");
+}

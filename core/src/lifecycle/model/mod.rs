@@ -111,6 +111,7 @@ impl Guarding {
             role: None,
             serving: None,
             shed: None,
+            toggles: None,
             resize: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),

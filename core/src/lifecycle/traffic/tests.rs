@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use guardian_hook::protocol::RunResult;
 
 use super::super::example::{Example, outcome};
+use super::super::readiness::Toggles;
 use super::{Reselect, Serve, Service, ShedRequest};
 use crate::names::POLICY_KEY;
 use crate::policy::{self, API_VERSION, KIND, Policy};
@@ -190,4 +191,34 @@ fn the_drain_hook_runs_once_in_a_shed_pod() {
     example.pass();
     assert_eq!(example.told_runs.len(), 1);
     assert!(example.ledger.state.episodes.is_empty() && example.ledger.state.sheds.values().all(|shed| shed.drained));
+}
+
+#[test]
+fn a_pod_is_shed_once_and_not_each_time_that_the_only_other_is_ready_for_a_moment() {
+    let mut example = example(2);
+    example.ask(0, 3600);
+    example.pass();
+    example.relabel();
+    let mut labels = vec![example.serving()];
+    let mut toggles = None;
+    for change in 0..12 {
+        example.later(20);
+        toggles = Some(Toggles::changed(toggles.as_ref(), 1, example.now));
+        let other = example.observed.pods.get_mut(&1).unwrap();
+        (other.ready, other.toggles) = (change % 2 == 1, toggles.clone());
+        // Asked for all the while, as on the pod itself.
+        let asked = example.observed.pods[&0].shed.clone();
+        example.pass();
+        example.relabel();
+        example.observed.pods.get_mut(&0).unwrap().shed = asked;
+        labels.push(example.serving());
+    }
+    labels.dedup();
+    let (shed, serves) = (vec![Some(false), Some(true)], vec![Some(true); 2]);
+    assert_eq!(labels, [&shed[..], &serves, &shed, &serves, &shed, &serves], "until it is known to flap, and no more");
+    assert_eq!(example.held(), [Hold::Flapping, Hold::Quorum]);
+    example.now = example.decide().wake.expect("it looks again when the other may have settled");
+    example.pass();
+    example.relabel();
+    assert_eq!(example.serving(), shed, "it is asked for still");
 }
