@@ -178,7 +178,10 @@ impl Exec for PodExec {
             };
             if let Some(mut session) = self.kept.take(&place) {
                 match ask(&mut session, questions, &message, &mut heard).await {
-                    Ok(None) => return Ok(self.kept.put(place, session, questions)),
+                    Ok(None) => {
+                        self.kept.put(place, session, questions);
+                        return Ok(());
+                    }
                     // The runner had ended by then, or the connection, and nobody was asked; with a new one that shows at once.
                     Ok(Some(_)) | Err(ExecError::Cut) if !answered.load(Ordering::Relaxed) => {}
                     Ok(Some(spoken)) => return spoken.collected(),
@@ -188,7 +191,10 @@ impl Exec for PodExec {
             let Questions { namespace, pod, container, .. } = questions;
             let mut session = open(&self.client, Address { namespace, pod, container }, "collect").await?;
             match ask(&mut session, questions, &message, &mut heard).await? {
-                None => Ok(self.kept.put(place, session, questions)),
+                None => {
+                    self.kept.put(place, session, questions);
+                    Ok(())
+                }
                 Some(spoken) => spoken.collected(),
             }
         })
