@@ -7,6 +7,7 @@
 //! [`judge`] is that flow. What changes nothing but may be refused, policies and what guards stand against, takes a shorter way:
 //! [`validate`]. Both are pure: what they know of the cluster is in the [`Snapshot`].
 
+mod canonical;
 mod editor;
 mod guard;
 mod hand_over;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 /// A value. One that has been taken apart and the same as text are equal.
@@ -109,7 +109,7 @@ impl<'a> Tree<'a> {
                 out.push('{');
                 for (at, (key, value)) in members.iter().enumerate() {
                     out.push_str(if at == 0 { "" } else { "," });
-                    out.push_str(&json(key));
+                    push_string(key, out);
                     out.push(':');
                     value.write(out);
                 }
@@ -158,129 +158,8 @@ pub(super) fn json(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default() // a string: serialising it cannot fail
 }
 
-/// The one text of all those that say the same: members in the order of their names, the last of a name only, no white space, no needless
-/// escapes. It is what [`Value`] prints.
-///
-/// # Errors
-/// When `json` cannot be read as a [`Value`] either.
-pub(super) fn canonical(json: &str) -> Result<String, serde_json::Error> {
-    let mut writer = Canonical { out: String::with_capacity(json.len()), members: Vec::new() };
-    writer.deserialize(&mut serde_json::Deserializer::from_str(json))?;
-    Ok(writer.out)
-}
-
-/// Writes values as they are read. The members of an object are put in order once all of them are there.
-struct Canonical<'de> {
-    out: String,
-    /// Of each object that is open: the names of its members, and where they begin.
-    members: Vec<(Cow<'de, str>, usize)>,
-}
-
-impl Canonical<'_> {
-    /// Puts the members since `first` in order; they reach to the end of what is written, each with a comma after it.
-    fn sort(&mut self, first: usize) {
-        let Some(members) = self.members.get(first..) else { return };
-        let Some((_, begin)) = members.first() else { return };
-        let ends = members.iter().skip(1).map(|(_, next)| *next).chain([self.out.len()]);
-        // Of one name the last wins.
-        let pieces: BTreeMap<&str, &str> =
-            members.iter().zip(ends).filter_map(|((key, at), end)| Some((key.as_ref(), self.out.get(*at..end)?))).collect();
-        let sorted: String = pieces.into_values().collect();
-        self.out.truncate(*begin);
-        self.out.push_str(&sorted);
-    }
-
-    fn leaf(&mut self, value: &Value) {
-        self.out.push_str(&value.to_string());
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Canonical<'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Canonical<'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        self.out.push_str("null");
-        Ok(())
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<(), E> {
-        self.out.push_str(if value { "true" } else { "false" });
-        Ok(())
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<(), E> {
-        self.leaf(&value.into());
-        Ok(())
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<(), E> {
-        self.leaf(&value.into());
-        Ok(())
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<(), E> {
-        self.leaf(&value.into());
-        Ok(())
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        push_string(text, &mut self.out);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.out.push('[');
-        while items.next_element_seed(&mut *self)?.is_some() {
-            self.out.push(',');
-        }
-        close(&mut self.out, ']');
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        self.out.push('{');
-        let first = self.members.len();
-        let mut in_order = true;
-        while let Some(Key(key)) = object.next_key()? {
-            in_order &= self.members.get(first..).and_then(<[_]>::last).is_none_or(|(before, _)| *before < key);
-            let at = self.out.len();
-            push_string(&key, &mut self.out);
-            self.members.push((key, at));
-            self.out.push(':');
-            object.next_value_seed(&mut *self)?;
-            self.out.push(',');
-        }
-        if !in_order {
-            self.sort(first);
-        }
-        self.members.truncate(first);
-        close(&mut self.out, '}');
-        Ok(())
-    }
-}
-
-/// Ends a list or an object, after whose last part there is a comma.
-fn close(out: &mut String, with: char) {
-    if out.ends_with(',') {
-        out.pop();
-    }
-    out.push(with);
-}
-
 /// Appends a string as JSON.
-fn push_string(text: &str, out: &mut String) {
+pub(super) fn push_string(text: &str, out: &mut String) {
     // What JSON escapes: quotes, backslashes and control characters.
     if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
         return out.push_str(&json(text));
@@ -312,25 +191,5 @@ impl<'de> de::Deserialize<'de> for Key<'de> {
             }
         }
         deserializer.deserialize_str(Name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_canonical_text_is_what_a_value_prints() {
-        let texts = [
-            r#"{"b":1,"a":{"z":[],"y":{}},"b":2}"#,
-            r#" [ 1 , -0 , 1.0, 1e3, 18446744073709551615, 18446744073709551616, -9223372036854775808, true, null ] "#,
-            r#"{"\u0061":"\ud83d\ude00\n\u007f\/","":"\"\\"}"#,
-            r#"{"c":{"b":{"a":1,"A":{"x":1,"w":2}},"a":[{"d":1,"c":[{"f":1,"e":2}]}]},"a":"","b":"]},"}"#,
-            "\"\"",
-        ];
-        for text in texts {
-            let value: Value = serde_json::from_str(text).unwrap();
-            assert_eq!(canonical(text).unwrap(), value.to_string());
-        }
     }
 }

@@ -20,9 +20,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::canonical::canonical;
 use super::editor::Editor;
 use super::pin::{self, Record, Scalar, ScalarPath, is_named, items, list};
-use super::tree::{self, NULL, Tree};
+use super::tree::{NULL, Tree};
 use super::{Settings, Snapshot};
 use crate::names;
 use crate::policy::{Hook, Policy};
@@ -230,7 +231,9 @@ const MOUNT: &str = r#"{"mountPath":"/guardian","name":"guardian"}"#;
 
 /// The first 16 hexadecimal digits of a SHA-256; equal values give equal digests, however their JSON was written.
 fn digest(json: &str) -> Result<String, serde_json::Error> {
-    Ok(Sha256::digest(tree::canonical(json)?).iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    let digest = Sha256::digest(canonical(json)?);
+    let first: [u8; 8] = digest.first_chunk().copied().unwrap_or_default();
+    Ok(format!("{:016x}", u64::from_be_bytes(first)))
 }
 
 /// The resources of a container that an init container may have too without changing what the pod costs or its QoS class: both count

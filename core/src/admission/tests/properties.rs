@@ -7,8 +7,9 @@ use proptest::strategy::BoxedStrategy;
 use serde_json::{Value, json};
 
 use super::{ask, body, patched, policy, set, snapshot};
+use crate::admission::canonical::canonical;
 use crate::admission::pin::{self, Record, complete, drop_empties};
-use crate::admission::tree::{Tree, canonical};
+use crate::admission::tree::Tree;
 use crate::admission::{Decision, Reason, Verdict};
 use crate::names;
 use crate::policy::Policy;
