@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::patch::{Patch, token};
+use super::patch::{Patch, push_token};
 use super::pin::is_named;
 use super::tree::Tree;
 
@@ -115,10 +115,10 @@ impl<'a> Editor<'a> {
     }
 
     fn pointer(&self, parent: &[&str], key: &str) -> String {
-        let mut path = self.root.to_owned();
+        let mut path = String::with_capacity(128);
+        path.push_str(self.root);
         for part in parent.iter().chain([&key]) {
-            path.push('/');
-            path.push_str(&token(part));
+            push_token(part, &mut path);
         }
         path
     }

@@ -2,9 +2,10 @@
 //!
 //! A diff of two documents is positional: an insertion at the head of a list rewrites the list. Here each operation says what was meant.
 
-use std::fmt::Write as _;
+use super::tree::{Tree, push_string};
 
-use super::tree::{Tree, json};
+/// Most patches have fewer bytes: they begin with room for so many.
+const USUAL: usize = 8 << 10;
 
 /// Operations in the order in which they are applied, as JSON. An operation is never changed, so they need be nothing but text.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +44,11 @@ impl Patch {
 
     fn push(&mut self, operation: &str, path: &str, value: Option<&Tree<'_>>) {
         let out = &mut self.operations;
-        out.push_str(if out.is_empty() { "" } else { "," });
-        let _ = write!(out, r#"{{"op":"{operation}","path":{}"#, json(path)); // into a String: cannot fail
+        if out.is_empty() {
+            out.reserve(USUAL);
+        }
+        out.extend([if out.is_empty() { "" } else { "," }, r#"{"op":""#, operation, r#"","path":"#]);
+        push_string(path, out);
         if let Some(value) = value {
             out.push_str(",\"value\":");
             value.write(out);
@@ -53,10 +57,14 @@ impl Patch {
     }
 }
 
-/// A reference token of a JSON pointer (RFC 6901, section 3).
-#[must_use]
-pub(super) fn token(text: &str) -> String {
-    text.replace('~', "~0").replace('/', "~1")
+/// Appends a reference token to a JSON pointer (RFC 6901, section 3).
+pub(super) fn push_token(text: &str, pointer: &mut String) {
+    pointer.push('/');
+    if text.bytes().any(|byte| matches!(byte, b'~' | b'/')) {
+        pointer.push_str(&text.replace('~', "~0").replace('/', "~1"));
+    } else {
+        pointer.push_str(text);
+    }
 }
 
 #[cfg(test)]
@@ -65,8 +73,10 @@ mod tests {
 
     #[test]
     fn keys_are_escaped_in_the_order_that_rfc_6901_demands() {
-        assert_eq!(token("stateful-guardian.io/injected"), "stateful-guardian.io~1injected");
-        assert_eq!(token("~1"), "~01");
-        assert_eq!(token(""), "");
+        let mut pointer = String::new();
+        for text in ["stateful-guardian.io/injected", "~1", "", "spec"] {
+            push_token(text, &mut pointer);
+        }
+        assert_eq!(pointer, "/stateful-guardian.io~1injected/~01//spec");
     }
 }

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::patch::Patch;
+use super::tree::push_string;
 use crate::policy::Approval;
 
 /// Bytes of one warning. The API server cuts every warning at 256 bytes once all of a response are over 4 KiB, and `kubectl` prints each
@@ -199,27 +200,34 @@ impl Verdict {
     /// The `AdmissionReview` that answers request `uid`, as bytes.
     #[must_use]
     pub fn to_response(&self, uid: &str) -> Vec<u8> {
-        let patch = (!self.patch.is_empty()).then(|| STANDARD.encode(self.patch.to_bytes()));
-        let status = match &self.decision {
-            Decision::Denied { code, message } => Some(Status {
-                code: *code,
-                message,
-                reason: status_reason(*code),
-                details: (*code == 429).then_some(Details { retry_after_seconds: RETRY_AFTER }),
-            }),
-            Decision::Allowed | Decision::Patched => None,
-        };
-        let response = Response {
-            uid,
-            allowed: status.is_none(),
-            patch_type: patch.as_ref().map(|_| "JSONPatch"),
-            patch,
-            status,
-            warnings: &self.warnings,
-        };
-        let review = AdmissionReview { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
-        serde_json::to_vec(&review).unwrap_or_default() // strings only: serialising them cannot fail
+        let patch = self.patch.to_bytes();
+        let mut answer = String::with_capacity(512 + patch.len() / 3 * 4);
+        answer.push_str(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"#);
+        push_string(uid, &mut answer);
+        answer.push_str(r#","allowed":"#);
+        answer.push_str(if matches!(self.decision, Decision::Denied { .. }) { "false" } else { "true" });
+        if !self.patch.is_empty() {
+            // Most of the answer, and base64 needs no escapes: so it is put together by hand.
+            answer.push_str(r#","patchType":"JSONPatch","patch":""#);
+            STANDARD.encode_string(patch, &mut answer);
+            answer.push('"');
+        }
+        if let Decision::Denied { code, message } = &self.decision {
+            let details = (*code == 429).then_some(Details { retry_after_seconds: RETRY_AFTER });
+            push_json("status", &Status { code: *code, message, reason: status_reason(*code), details }, &mut answer);
+        }
+        if !self.warnings.is_empty() {
+            push_json("warnings", &self.warnings, &mut answer);
+        }
+        answer.push_str("}}");
+        answer.into_bytes()
     }
+}
+
+/// Appends a member that is not the first one.
+fn push_json(name: &str, value: &impl Serialize, out: &mut String) {
+    let json = serde_json::to_string(value).unwrap_or_default(); // strings and numbers: serialising them cannot fail
+    out.extend([",\"", name, "\":", &json]);
 }
 
 /// Cuts a text to so many bytes, and shows that it was cut.
@@ -241,29 +249,6 @@ fn status_reason(code: u16) -> &'static str {
 }
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AdmissionReview<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    response: Response<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Response<'a> {
-    uid: &'a str,
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status<'a>>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    warnings: &'a [String],
-}
-
-#[derive(Serialize)]
 struct Status<'a> {
     code: u16,
     message: &'a str,
@@ -276,4 +261,28 @@ struct Status<'a> {
 #[serde(rename_all = "camelCase")]
 struct Details {
     retry_after_seconds: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree::Tree;
+    use super::*;
+
+    #[test]
+    fn an_answer_has_what_was_decided_and_nothing_else() {
+        let answer = |verdict: &Verdict| String::from_utf8(verdict.to_response("u\"1")).unwrap();
+        let start = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":"u\"1","allowed":"#;
+        let allowed = Verdict::untouched(Reason::NoPolicy);
+        assert_eq!(answer(&allowed), format!("{start}true}}}}"));
+
+        let mut patched = allowed.warn("one\n".to_owned()).warn("two".to_owned());
+        patched.patch.add("/spec", &Tree::text("1"));
+        let patch = STANDARD.encode(r#"[{"op":"add","path":"/spec","value":1}]"#);
+        let warnings = r#""warnings":["one\n","two"]"#;
+        assert_eq!(answer(&patched), format!(r#"{start}true,"patchType":"JSONPatch","patch":"{patch}",{warnings}}}}}"#));
+
+        let denied = Verdict::deny(Reason::HandingOver, 429, "\"later\"".to_owned()).warn("why".to_owned());
+        let status = r#"{"code":429,"message":"\"later\"","reason":"TooManyRequests","details":{"retryAfterSeconds":1}}"#;
+        assert_eq!(answer(&denied), format!(r#"{start}false,"status":{status},"warnings":["why"]}}}}"#));
+    }
 }

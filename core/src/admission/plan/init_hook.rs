@@ -11,7 +11,8 @@ const COPIED: [&str; 7] = ["image", "imagePullPolicy", "env", "envFrom", "workin
 pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     let Some(hook) = &cx.policy.hooks.init else { return };
     let application = cx.container(Some(hook));
-    let mut json = format!(r#"{{"name":"{}","command":["{}","init"],"#, names::INIT_HOOK, names::RUNNER);
+    let mut json = String::with_capacity(4 << 10);
+    json.extend([r#"{"name":""#, names::INIT_HOOK, r#"","command":[""#, names::RUNNER, r#"","init"],"#]);
     for field in COPIED {
         if let Some(value) = application.get(field) {
             json.extend(["\"", field, "\":"]);

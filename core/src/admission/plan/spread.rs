@@ -13,8 +13,8 @@ const FIELD: &str = "topologySpreadConstraints";
 /// The pods that count are those that the set itself selects. `ScheduleAnyway` never keeps a pod from being scheduled.
 pub(super) fn change(cx: &Context<'_>, draft: &mut Draft) {
     let keys = &cx.policy.protect.spread;
-    let selector = cx.set.selector.and_then(|s| serde_json::from_str::<Value>(s.get()).ok());
-    let Some(selector) = selector.filter(|s| !keys.is_empty() && s.as_object().is_some_and(|s| !s.is_empty())) else { return };
+    let selector = cx.set.selector.filter(|_| !keys.is_empty()).and_then(|s| serde_json::from_str::<Value>(s.get()).ok());
+    let Some(selector) = selector.filter(|s| s.as_object().is_some_and(|s| !s.is_empty())) else { return };
     let was = cx.template.at(&["spec", FIELD]).map(Tree::value).unwrap_or_default();
     if !was.is_null() && was.as_array().is_none_or(|own| !own.is_empty()) {
         draft.warnings.push(format!("{FIELD} stays as you set it; the policy would write one for {}", keys.join(", ")));
