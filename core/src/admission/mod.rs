@@ -149,12 +149,18 @@ pub fn eject(set: &Value) -> Patch {
 
 /// What becomes of the template of a StatefulSet.
 fn rewrite(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> Result<Verdict, RewriteError> {
-    if review.is_terminating() {
+    let old = review.old_object::<StatefulSet<'_>>();
+    let terminating = match &old {
+        Ok(old) => old.as_ref().is_some_and(|old| old.metadata.is_terminating()),
+        // Its metadata alone may be readable.
+        Err(_) => review.is_terminating(),
+    };
+    if terminating {
         return Ok(Verdict::untouched(Reason::Terminating));
     }
     let Some(set) = review.object::<StatefulSet<'_>>()? else { return Ok(Verdict::untouched(Reason::NotOurs)) };
     let Some(template) = set.template() else { return Ok(Verdict::untouched(Reason::NotOurs)) };
-    let old = review.old_object::<StatefulSet<'_>>()?;
+    let old = old?;
     if review.verb == Verb::Update && old.is_none() {
         return Err(RewriteError::NoOldObject);
     }
