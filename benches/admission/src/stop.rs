@@ -1,5 +1,5 @@
 //! How long a pod's preStop waits for the reason of its stop: from the request that deletes the pod to the first command of the hook, which has
-//! the reason by then.
+//! the reason by then; and beside it the same of a hook that asks for no reason, which has the kubelet alone to wait for.
 //!
 //! The hook leaves reason and time as the container's termination message, so they come with the pod's last state, whatever becomes of the pod.
 
@@ -20,14 +20,10 @@ use crate::{BenchError, RETRY, progress, result};
 const READY: Duration = Duration::from_secs(120);
 /// The longest that a watch may be asked for; client and server agree on less.
 const WATCH: u32 = 290;
-const SET: &str = "stop";
-const POLICY: &str = r#"apiVersion: stateful-guardian.io/v1alpha1
-kind: GuardianPolicy
-hooks:
-  preStop:
-    command: [sh, -c, 'touch /tmp/stop; echo "$GUARDIAN_REASON $(stat -c "%Y %y" /tmp/stop)" > /dev/termination-log']
-    timeout: 5s
-"#;
+/// A kubelet looks at a pod that it has just started only once a second; whatever its preStop asks for, it begins up to a second late then.
+const SETTLED: Duration = Duration::from_secs(3);
+/// The sets: one asks for its reason, one does not.
+const SETS: [&str; 2] = ["asks", "bare"];
 
 /// What the reason of a stop costs a preStop, on the cluster of KUBECONFIG, with the guardian installed
 #[derive(Debug, clap::Args)]
@@ -65,31 +61,38 @@ pub(crate) async fn run(args: &Args) -> Result<(), BenchError> {
 }
 
 async fn measure(client: &Client, namespace: &str, args: &Args) -> Result<(), BenchError> {
-    let policy: ConfigMap = serde_json::from_value(json!({
-        "metadata": {"name": SET, "labels": {"stateful-guardian.io/policy": "true"}},
-        "data": {"policy.yaml": POLICY},
-    }))?;
-    Api::<ConfigMap>::namespaced(client.clone(), namespace).create(&PostParams::default(), &policy).await?;
-    Api::<StatefulSet>::namespaced(client.clone(), namespace).create(&PostParams::default(), &set(args.pods)?).await?;
+    let policies: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    for name in SETS {
+        policies.create(&PostParams::default(), &policy(name)?).await?;
+        sets.create(&PostParams::default(), &set(name, args.pods)?).await?;
+    }
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let (mut times, mut unknown) = (Vec::new(), 0);
+    let mut times = SETS.map(|_| Vec::new());
+    let mut unknown = 0;
     for round in 1..=args.rounds {
-        ready(&pods, args.pods).await?;
-        let told = futures::future::try_join_all((0..args.pods).map(|ordinal| delete(&pods, format!("{SET}-{ordinal}")))).await?;
-        for (reason, took) in told {
-            if reason == "Delete" {
+        for (name, times) in SETS.iter().zip(&mut times) {
+            ready(&pods, args.pods * 2).await?;
+            tokio::time::sleep(SETTLED).await;
+            let stops = (0..args.pods).map(|ordinal| delete(&pods, format!("{name}-{ordinal}")));
+            for (reason, took) in futures::future::try_join_all(stops).await? {
                 times.push(took);
-            } else {
-                unknown += 1;
+                unknown += usize::from(reason == "Unknown");
             }
         }
-        progress(&format!("round {round}/{}: {} stops with their reason, {unknown} without", args.rounds, times.len()));
+        progress(&format!("round {round}/{}", args.rounds));
     }
-    times.sort_unstable();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    let [p50, p99, most] = [50, 99, 100].map(|percent| milliseconds(percentile(&times, percent)));
-    let (n, at_once) = (times.len(), args.pods);
-    result(&format!("stop/{at_once} n={n} p50={p50:.0}ms p99={p99:.0}ms max={most:.0}ms unknown={unknown}"));
+    let figures = times.map(|mut times| {
+        times.sort_unstable();
+        [50, 99, 100].map(|percent| milliseconds(percentile(&times, percent)))
+    });
+    let [[p50, p99, most], [bare_p50, bare_p99, bare_most]] = figures;
+    let (at_once, n) = (args.pods, args.rounds * usize::try_from(args.pods).unwrap_or_default());
+    result(&format!(
+        "stop/{at_once} n={n} p50={p50:.0}ms p99={p99:.0}ms max={most:.0}ms unknown={unknown} bare_p50={bare_p50:.0}ms bare_p99={bare_p99:.0}ms \
+         bare_max={bare_most:.0}ms"
+    ));
     Ok(())
 }
 
@@ -144,15 +147,30 @@ fn told(message: &str) -> Option<(String, Duration)> {
     Some((reason.to_owned(), Duration::new(seconds, format!("{fraction:0<9}").parse().ok()?)))
 }
 
-/// A set whose application does nothing, and goes at once.
-fn set(replicas: i32) -> Result<StatefulSet, BenchError> {
+/// The policy of one of the sets.
+fn policy(name: &str) -> Result<ConfigMap, BenchError> {
+    let reason = if name == "asks" { "$GUARDIAN_REASON" } else { "none" };
+    let script = format!(r#"touch /tmp/stop; echo "{reason} $(stat -c "%Y %y" /tmp/stop)" > /dev/termination-log"#);
+    let text = json!({
+        "apiVersion": "stateful-guardian.io/v1alpha1", "kind": "GuardianPolicy",
+        "selector": {"matchLabels": {"app": name}},
+        "hooks": {"preStop": {"command": ["sh", "-c", script], "timeout": "5s"}},
+    });
     Ok(serde_json::from_value(json!({
-        "metadata": {"name": SET},
+        "metadata": {"name": name, "labels": {"stateful-guardian.io/policy": "true"}},
+        "data": {"policy.yaml": text.to_string()},
+    }))?)
+}
+
+/// A set whose application does nothing, and goes at once.
+fn set(name: &str, replicas: i32) -> Result<StatefulSet, BenchError> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
-            "serviceName": SET, "replicas": replicas, "podManagementPolicy": "Parallel",
-            "selector": {"matchLabels": {"app": SET}},
+            "serviceName": name, "replicas": replicas, "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": {"app": name}},
             "template": {
-                "metadata": {"labels": {"app": SET}},
+                "metadata": {"labels": {"app": name}},
                 "spec": {"containers": [{
                     "name": "app", "image": "busybox:1.35", "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 86400 & wait"],
                     "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},

@@ -20,8 +20,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// Execs of each kind in one container: while a command hangs for the first time, the others go on; and beside one that hangs there is room for one that
 /// only takes long. Each has one process at a time, which counts for the container's memory.
 const PER_CONTAINER: usize = 2;
-/// A connection is kept for the next questions where they come sooner than this. To keep one costs 0.6 ms of CPU a second and a new exec 40 ms, so
-/// there is nothing to gain beyond a minute; but each takes 1.3 MB as long as it lasts, and there is room for a few hundred.
+/// A connection is kept for the next questions where they come sooner than this. A question over it costs 1 to 3 ms of CPU and a new exec 42 ms;
+/// but each takes 3.5 MB as long as it lasts, and there is room for a few hundred.
 const KEPT_BELOW: Duration = Duration::from_secs(10);
 /// Beyond two intervals, so that a late question still finds its connection.
 const KEPT_FOR: Duration = Duration::from_secs(5);

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::Questions;
 use super::spoken::Session;
 
-/// Most connections that wait. One takes about 1.3 MB on the other side: 0.4 MB of the API server and 0.9 MB of the container's node. So these are at
-/// most 100 MB of the API server.
+/// Most connections that wait. One takes about 3.5 MB of resident memory in all (runner, container runtime, kubelet, API server; `make bench-collect`),
+/// so these are at most 0.9 GB, over all nodes.
 pub(super) const MOST: usize = 256;
 
 /// A container of one pod, whoever has its name later.
