@@ -55,12 +55,12 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-# What installs packages goes first and alone. Instructions and fuzzing have what the other steps leave of the processors, and are told at the end.
-in_turn = lint unit browser image-beside cluster-test e2e
-test: fetch monitoring valgrind ## Everything that must pass before a change lands
-	@mkdir -p $(built); nice -n 19 $(MAKE) --no-print-directory bench-instructions fuzz > $(built)/beside.log 2>&1 & beside=$$!; \
+# Instructions and fuzzing have what the cluster's tests, which wait for most of their time, leave of the processors, and are told at the end.
+beside = bench-instructions fuzz
+test: fetch monitoring valgrind lint unit browser ## Everything that must pass before a change lands
+	@nice -n 19 $(MAKE) --no-print-directory $(beside) > $(built)/beside.log 2>&1 & beside=$$!; \
 	trap "kill $$beside 2> /dev/null" EXIT; \
-	$(MAKE) --no-print-directory $(in_turn) || exit; \
+	$(MAKE) --no-print-directory image-beside cluster-test e2e || exit; \
 	wait $$beside; status=$$?; trap - EXIT; printf '\nBeside these:\n'; tail -n 40 $(built)/beside.log; exit $$status
 
 # In the background: the network works while the processors do.
