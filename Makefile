@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-stop bench-collect bench-fleet bench-instructions bench-instructions-update valgrind
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test e2e demo tools bench bench-build bench-create bench-stop bench-collect bench-fleet bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ properties: ## The properties over 100,000 cases each, other ones each time (`ma
 model: ## Every order in which some faults can come to a small set, explored (`make unit`: fewer of them)
 	CARGO_PROFILE_TEST_OPT_LEVEL=2 cargo --config 'profile.dev.package.guardian-core.opt-level=2' test -p guardian-core --locked --lib --target-dir $(built)/model -- lifecycle::model --ignored --nocapture
 
-fuzz: ## Each fuzz target for SECONDS (60), as many at a time as there are processors
+fuzz: ## Each fuzz target for SECONDS (60), all at once
 	fuzz/run.sh -- -max_total_time=$(or $(SECONDS),60)
 
 fuzz-short: ## Each fuzz target for a number of inputs
@@ -55,13 +55,7 @@ fuzz-short: ## Each fuzz target for a number of inputs
 e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is brought up
 	e2e/run.sh
 
-# Instructions and fuzzing have what the cluster's tests, which wait for most of their time, leave of the processors, and are told at the end.
-beside = bench-instructions fuzz
-test: fetch monitoring valgrind lint unit browser ## Everything that must pass before a change lands
-	@nice -n 19 $(MAKE) --no-print-directory $(beside) > $(built)/beside.log 2>&1 & beside=$$!; \
-	trap "kill $$beside 2> /dev/null" EXIT; \
-	$(MAKE) --no-print-directory image-beside cluster-test e2e || exit; \
-	wait $$beside; status=$$?; trap - EXIT; printf '\nBeside these:\n'; tail -n 40 $(built)/beside.log; exit $$status
+test: fetch monitoring lint unit browser image-beside cluster-test e2e bench-instructions fuzz ## Everything that must pass before a change lands
 
 # In the background: the network works while the processors do.
 fetch:
@@ -91,9 +85,6 @@ bench-collect: build ## What it costs to ask pods for their role, on our own clu
 bench-fleet: build ## The controller before 10,000 guarded pods on hollow nodes, on the cluster of KUBECONFIG: make bench-fleet FLEET="-sets 100 -metrics 5"
 	cd benches/fleet && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o $(abspath $(built))/bench/fleet .
 	@$(built)/bench/fleet -guardian $(built)/debug/guardian -address $(or $(ADDRESS),10.99.0.1) $(FLEET)
-
-valgrind:
-	@benches/core/instructions.sh install
 
 bench-instructions: ## Instructions that the core spends on a review; fails at a tenth more than benches/core/instructions.txt has
 	benches/core/instructions.sh check

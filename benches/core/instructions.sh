@@ -1,6 +1,5 @@
 #!/bin/bash
-# instructions.sh check|update|install: counts the instructions of the core, and compares them with instructions.txt, or writes them there;
-# or only installs what counts them.
+# instructions.sh check|update: counts the instructions of the core, and compares them with instructions.txt, or writes them there.
 # The counts are those of the compiler of rust-toolchain.toml, the release profile and amd64; where one of them is another, they say nothing.
 set -euo pipefail; cd "$(dirname "$0")/../.."
 die() { echo "${0##*/}: $*" >&2; exit 1; }
@@ -16,6 +15,5 @@ if ! command -v valgrind > /dev/null; then
   { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends valgrind; } > "$log" 2>&1 \
     || { tail -20 "$log" >&2; die "apt-get failed"; }
 fi
-[ "$1" != install ] || exit 0
 cargo build --release --locked --package guardian-bench-core --bin bench-instructions
 "${CARGO_TARGET_DIR:-target}/release/bench-instructions" "$1" benches/core/instructions.txt
