@@ -85,11 +85,13 @@ fn a_runner_that_waits_for_more_questions_is_small() {
     let mut runner = pod.command("collect").stdin(Stdio::piped()).spawn().unwrap();
     let mut caller = runner.stdin.take().unwrap();
     caller.write_all(&frame(&request).unwrap()).unwrap();
-    let lines = BufReader::new(runner.stdout.take().unwrap()).lines().take(2);
+    // To hang up is to end it.
+    let mut heard = BufReader::new(runner.stdout.take().unwrap());
+    let lines = heard.by_ref().lines().take(2);
     assert_eq!(lines.filter(Result::is_ok).count(), 2, "an answer and the usage");
     let waiting_kb = memory(runner.id(), "VmRSS:");
     println!("guardian-hook: {waiting_kb} kB resident while it waits for more questions");
-    drop(caller);
+    drop((caller, heard));
     assert!(runner.wait().unwrap().success());
     assert!(waiting_kb <= most().1, "{waiting_kb} kB resident");
 }
