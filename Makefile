@@ -6,7 +6,7 @@ export PATH := $(cache)/tools/bin:$(PATH)
 
 include e2e/cluster.mk
 
-.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short test test-long e2e demo tools bench bench-build bench-create bench-stop bench-collect bench-fleet bench-instructions bench-instructions-update
+.PHONY: help build fetch image-beside fmt lint deny unit browser monitoring properties model fuzz fuzz-short rotation test test-long e2e demo tools bench bench-build bench-create bench-stop bench-collect bench-fleet bench-instructions bench-instructions-update
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,10 @@ e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is
 
 test: fetch monitoring lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
 
-test-long: bench-instructions fuzz properties model ## What takes long besides, before a release
+rotation: ## CA and leaf replaced as fast as the rules allow, for two minutes under load (`make e2e`: 40 s)
+	GUARDIAN_ROTATION_SECONDS=120 RUN=rotation e2e/run.sh
+
+test-long: bench-instructions fuzz properties model rotation ## What takes long besides, before a release
 
 # In the background: the network works while the processors do.
 fetch:

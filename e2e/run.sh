@@ -1,13 +1,14 @@
 #!/bin/bash
 # run.sh: the cluster tests. On the cluster that KUBECONFIG names, in which this tree's guardian must be installed already; else on our own,
 # which is brought up, and taken down again if it was not up before; and beside that, on the oldest Kubernetes that is supported, the thin path
-# and the rotation, which waits for most of its time. RUN=oldest or RUN=newest runs one half only.
+# and the rotation, which waits for most of its time. RUN=oldest or RUN=newest runs one half only, RUN=rotation the rotation.
 set -euo pipefail; cd "$(dirname "$0")/.."
 oldest=1.34.4 target=${CARGO_TARGET_DIR:-$PWD/target}
 # The whole workspace, of which one package's tests are run: the features, and so what is compiled, are those of `make unit`.
 test_run() { cargo nextest run --locked --workspace --profile cluster -E "package(guardian-e2e) and ($1)" "${@:2}"; }
 alone="binary(alone)" rotation="test(alone_certificates_are_rotated)"
 all() { test_run "not binary(alone)" && test_run "$alone" --test-threads 1; }
+rotation() { test_run "$rotation"; }
 thin_path() { test_run "test(tutorial::) or $rotation"; }
 
 # Runs TESTS on our own cluster, in a subshell: what it puts into the environment ends with it. Never behind `||` or `if`: bash does not
@@ -61,7 +62,8 @@ make --no-print-directory image PROFILE=quick
 GUARDIAN_HOOK_BINARY=$target/image/guardian-hook cargo nextest run --locked --workspace -E 'package(guardian-hook) and binary(size)'
 case ${RUN:-both} in
   newest) on_our_cluster all;;
+  rotation) on_our_cluster rotation;;
   oldest) on_the_oldest;;
   both) both;;
-  *) echo "run.sh: RUN=$RUN: newest or oldest" >&2; exit 2;;
+  *) echo "run.sh: RUN=$RUN: newest, oldest or rotation" >&2; exit 2;;
 esac

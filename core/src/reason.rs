@@ -176,6 +176,8 @@ reasons! {
         NotSelected,
         /// A PodDisruptionBudget of somebody else selects pods of the set, so there is none of ours.
         OtherBudget,
+        /// The list of members in a pod is not the one that it should be.
+        MembersNotCurrent,
         /// The API server did not answer, or not well.
         ApiUnavailable,
     }

@@ -25,6 +25,7 @@
 //! | `guardian-hook` | `install` | the runner |
 //! | `pod.json`, `hooks.json`, `scripts/` | `install` | who the pod is, its own hooks and their scripts |
 //! | `stop.json` | `reason` | why the pod is being stopped; read once by `stop` |
+//! | `members.json` | `put` | the members of the set, as the controller knows them |
 //! | `run/ID.claim` | `run` | one start of one hook, and in which life of its container; its writer holds a lock on it as long as it lives |
 //! | `run/ID.script` | `run` | the script, while it runs |
 //! | `run/probe-*.script` | `collect` | the script of a probe, while it runs |

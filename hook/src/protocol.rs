@@ -49,6 +49,21 @@ pub const SPEC_VARIABLE: &str = "GUARDIAN_SPEC";
 /// (`MAX_ARG_STRLEN`, 32 pages), and the string is name, `=`, value and a zero byte.
 pub const MAX_SPEC: usize = 128 * 1024 - SPEC_VARIABLE.len() - 2;
 
+/// The files that `guardian-hook put` writes.
+pub const PUT_FILES: [&str; 2] = [MEMBERS, "agent.json"];
+
+/// The file that names the members of the set of a pod.
+pub const MEMBERS: &str = "members.json";
+
+/// What `guardian-hook put` says on standard error, and what it takes, where it is given something else.
+pub const PUT_TAKES: &str = "put takes";
+
+/// The environment variable that carries what `guardian-hook put` writes.
+pub const PUT_CONTENT: &str = "GUARDIAN_CONTENT";
+
+/// The most bytes of it: under the 128 KiB that the kernel takes for one string, with its name (`MAX_ARG_STRLEN`).
+pub const MAX_PUT: usize = 120 * 1024;
+
 /// What a runner that does not know a command says on standard error; it ends with status 2 and prints nothing else.
 pub const NO_SUCH_COMMAND: &str = "no such command";
 

@@ -6,6 +6,7 @@
 //! up for. Intervals are counted from the first time that a container was asked, so what has the same interval stays together.
 
 mod queue;
+mod told;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -29,6 +30,7 @@ use super::exec::{Exec, ExecError};
 use super::roles::Roles;
 use super::samples::Samples;
 use queue::{Key, Queue};
+use told::Told;
 
 /// Between the beginnings of two execs: at most 50 a second. One costs the API server 8 ms of CPU, so that is 0.4 of one CPU there, and 32 ms the node
 /// of its pod.
@@ -66,10 +68,14 @@ pub(super) enum Subject {
     Metric(Arc<Metric>),
     /// What the container uses, which comes with every answer: a command that does nothing, for rules where nothing else is asked.
     Usage(Probe),
+    /// Nothing is asked here: the pod is told who is in its set, by a command of the runner that writes it down.
+    Members(Probe, Arc<str>),
 }
 
 /// How often rules want to know what a container uses.
 const USAGE_EVERY: Duration = Duration::from_secs(5);
+/// How often a pod is told of its set what it has been told already: something in the pod may have changed it. A change is told at once.
+const MEMBERS_EVERY: Duration = Duration::from_secs(5 * 60);
 
 impl Subject {
     /// Names the question in its request, and tells its command what it is asked for.
@@ -78,6 +84,7 @@ impl Subject {
             Self::Role(_) => "role".to_owned(),
             Self::Metric(metric) => format!("metrics.{}", metric.name),
             Self::Usage(_) => "usage".to_owned(),
+            Self::Members(..) => "members".to_owned(),
         }
     }
 
@@ -85,7 +92,7 @@ impl Subject {
         match self {
             Self::Role(role) => &role.probe,
             Self::Metric(metric) => &metric.probe,
-            Self::Usage(probe) => probe,
+            Self::Usage(probe) | Self::Members(probe, _) => probe,
         }
     }
 
@@ -94,6 +101,7 @@ impl Subject {
             Self::Role(role) => role.every,
             Self::Metric(metric) => metric.every,
             Self::Usage(_) => USAGE_EVERY,
+            Self::Members(..) => MEMBERS_EVERY,
         }
     }
 
@@ -101,12 +109,19 @@ impl Subject {
         matches!(self, Self::Role(_))
     }
 
+    const fn is_members(&self) -> bool {
+        matches!(self, Self::Members(..))
+    }
+
     fn question(&self, env: &BTreeMap<String, String>) -> protocol::Probe {
         let (name, probe) = (self.name(), self.probe());
         let mut env = env.clone();
         env.insert("GUARDIAN_HOOK".to_owned(), name.clone());
+        if let Self::Members(_, content) = self {
+            env.insert(protocol::PUT_CONTENT.to_owned(), content.to_string());
+        }
         let max_output = match self {
-            Self::Role(_) | Self::Usage(_) => protocol::MAX_ANSWER,
+            Self::Role(_) | Self::Usage(_) | Self::Members(..) => protocol::MAX_ANSWER,
             Self::Metric(_) => metric::MAX_OUTPUT,
         };
         let timeout_ms = u64::try_from(probe.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -119,6 +134,7 @@ pub(super) struct Collector {
     exec: Arc<dyn Exec>,
     roles: Roles,
     samples: Samples,
+    told: Told,
     metrics: Metrics,
     queue: Mutex<Queue>,
     changed: Notify,
@@ -129,7 +145,7 @@ type Asked = Result<(), ExecError>;
 impl Collector {
     pub(super) fn new(exec: Arc<dyn Exec>, clock: Clock, samples: Samples, metrics: Metrics) -> Self {
         let roles = Roles::new(clock, metrics.answers.clone());
-        Self { exec, roles, samples, metrics, queue: Mutex::default(), changed: Notify::new() }
+        Self { exec, roles, samples, told: Told::default(), metrics, queue: Mutex::default(), changed: Notify::new() }
     }
 
     /// What the pods have said of their roles.
@@ -142,10 +158,16 @@ impl Collector {
         &self.samples
     }
 
+    /// Why a pod of the set does not know its members, where that is so.
+    pub(super) fn untold(&self, set: &SetKey) -> Option<String> {
+        self.told.why_not(set)
+    }
+
     /// This is to be asked in the pods of the set from now on, and nothing else. What is new, or was changed, is asked at once.
     pub(super) fn keep(&self, set: &SetKey, policy: Option<&Policy>, asked: BTreeMap<Container, Asking>) {
         self.roles.keep(set, &asked);
         self.samples.keep(set, policy, &asked);
+        self.told.keep(set, &asked);
         self.queue().keep(set, asked);
         self.changed.notify_one();
     }
@@ -233,8 +255,7 @@ impl Collector {
         let key = self.queue().key(number)?.clone();
         match line {
             Collected::Probe(sample) => {
-                let took = Duration::from_millis(sample.duration_ms);
-                let ended = self.queue().answered(number, &sample.name, took, Instant::now())?;
+                let ended = self.queue().answered(number, &sample, Instant::now())?;
                 self.count_skipped(&ended);
                 self.hear(&key, &ended, Ok(&sample)).then_some(key.0)
             }
@@ -259,7 +280,7 @@ impl Collector {
         is_news.then_some(key.0)
     }
 
-    /// Says whether that changes what is known of a role.
+    /// Says whether that changes what is known of a role, or what a pod knows.
     fn hear(&self, (set, container): &Key, ended: &queue::Ended, answer: Result<&Sample, Failure>) -> bool {
         match &ended.subject {
             Subject::Role(_) => self.roles.hear(set, &container.pod_uid, answer),
@@ -268,11 +289,16 @@ impl Collector {
                 false
             }
             Subject::Usage(_) => false,
+            Subject::Members(..) => self.told.hear(set, (&container.pod_uid, &ended.pod), answer),
         }
     }
 
     fn count_skipped(&self, ended: &queue::Ended) {
-        let kind = if ended.subject.is_role() { "role" } else { "metric" };
+        let kind = match ended.subject {
+            Subject::Role(_) => "role",
+            Subject::Members(..) => "members",
+            Subject::Metric(_) | Subject::Usage(_) => "metric",
+        };
         self.metrics.skipped.with_label_values(&[kind]).inc_by(ended.skipped);
     }
 
@@ -311,7 +337,7 @@ impl Metrics {
         let lateness = HistogramOpts::new("guardian_collect_lateness_seconds", "How long after its time a pod was asked");
         let skipped = Opts::new(
             "guardian_collect_skipped_total",
-            "Times at which a pod was to be asked for its role, or for a metric, and nobody had the time",
+            "Times at which a pod was to be asked for its role or a metric, or told its members, and nobody had the time",
         );
         let answers = Opts::new("guardian_role_answers_total", "Answers to the question for a pod's role, by what they were");
         let metrics = Self {

@@ -317,7 +317,10 @@ impl Pass<'_> {
         let again = refused.again.and_then(|pause| now.checked_add(pause).ok());
         let (late, waits) = self.waits(now);
         let again = again.into_iter().chain(late).min();
-        let holds: Vec<Held> = decision.holds.iter().chain(&self.edited).chain(&refused.holds).chain(&waits).cloned().collect();
+        let untold = self.context.collector.untold(self.key);
+        let untold = untold.map(|why| Held { scenario: "", reason: reason::Hold::MembersNotCurrent, why });
+        let here = self.edited.iter().chain(&refused.holds).chain(&waits).chain(&untold);
+        let holds: Vec<Held> = decision.holds.iter().chain(here).cloned().collect();
         self.keep_holds(&holds, now).await;
         self.context.recorder.held(self.key, self.observed, &holds).await;
         let wake = decision.wake.into_iter().chain(again).min();

@@ -49,7 +49,7 @@ impl Samples {
             pod.containers.insert(container.name.clone());
             pod.metrics.extend(asking.subjects.iter().filter_map(|subject| match subject {
                 Subject::Metric(metric) => Some(metric.name.clone()),
-                Subject::Role(_) | Subject::Usage(_) => None,
+                Subject::Role(_) | Subject::Usage(_) | Subject::Members(..) => None,
             }));
         }
         if wanted.pods.is_empty() {

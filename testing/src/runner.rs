@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
-use guardian_hook::protocol::{Collected, EMPTY_COMMAND, Outcome, PROTOCOL, Program, Refusal, RunResult, Sample, Tail, Usage};
+use guardian_hook::protocol::{
+    Collected, EMPTY_COMMAND, Outcome, PROTOCOL, PUT_CONTENT, Program, Refusal, RunResult, Sample, Tail, Usage,
+};
 use kube::core::Status;
 use stateful_guardian::controller::{Exec, ExecError, Heard, Notice, Order, Questions};
 use tokio::time::Instant;
@@ -50,6 +52,8 @@ struct Inner {
     probes: BTreeMap<(String, String), Probe>,
     rounds: Vec<Round>,
     usage: Usage,
+    /// What was put into pods, by their names, in order.
+    put: Vec<(Instant, String, String)>,
     claims: BTreeMap<(String, String), Claim>,
 }
 
@@ -66,6 +70,9 @@ pub struct Round {
 
 /// The name of the question for the role.
 const ROLE: &str = "role";
+
+/// The name of the question that tells a pod its members.
+const MEMBERS_QUESTION: &str = "members";
 
 /// What a probe does.
 #[derive(Clone)]
@@ -132,6 +139,19 @@ impl Runner {
     pub fn probe(&self, pod: &str, answer: Answer) {
         let Answer { takes, result } = answer;
         self.lock().probes.insert((pod.to_owned(), ROLE.to_owned()), Probe { takes, result, prints: String::new() });
+    }
+
+    /// From now on it goes like this when this pod is told its members; where it fails, nothing is written.
+    pub fn takes_members_like(&self, pod: &str, answer: Answer) {
+        let Answer { takes, result } = answer;
+        let probe = Probe { takes, result, prints: String::new() };
+        self.lock().probes.insert((pod.to_owned(), MEMBERS_QUESTION.to_owned()), probe);
+    }
+
+    /// What was written into pods: when, the name of the pod, and the file, in order.
+    #[must_use]
+    pub fn put(&self) -> Vec<(Instant, String, String)> {
+        self.lock().put.clone()
     }
 
     /// The pods that were asked for their role, and when, in order.
@@ -239,6 +259,9 @@ impl Runner {
             let takes = probe.takes.min(timeout);
             tokio::time::sleep(takes).await;
             let result = if probe.takes > timeout { RunResult::TimedOut } else { probe.result };
+            if let (Some(content), RunResult::Exited { code: 0 }) = (asked.env.get(PUT_CONTENT), &result) {
+                self.lock().put.push((Instant::now(), pod.clone(), content.clone()));
+            }
             // Of what is printed the end is answered.
             let cut = probe.prints.ceil_char_boundary(probe.prints.len().saturating_sub(asked.max_output));
             let stdout = Tail { text: probe.prints.split_at(cut).1.to_owned(), dropped: cut as u64 };

@@ -214,6 +214,17 @@ pub enum RunEnd {
 }
 
 impl Observed {
+    /// The DNS name of the pod with this ordinal: it resolves in every pod of the cluster, whatever its domain is. Without a governing Service
+    /// there is none, and this is the pod's own name.
+    #[must_use]
+    pub fn dns_name(&self, ordinal: u32) -> String {
+        let set = &self.set;
+        match set.service.as_str() {
+            "" => format!("{}-{ordinal}", set.name),
+            service => format!("{}-{ordinal}.{service}.{}.svc", set.name, self.namespace),
+        }
+    }
+
     /// The ordinal of one of its pods.
     #[must_use]
     pub fn ordinal_of(&self, pod: &Pod) -> Option<u32> {

@@ -94,6 +94,8 @@ pub struct Policy {
     pub tasks: BTreeMap<String, Task>,
     /// Which Services send only to pods that are serving.
     pub traffic: Option<Traffic>,
+    /// Each pod has a file that names all members of the set.
+    pub members: bool,
     /// How the set is updated; `None`: as the StatefulSet says.
     pub update: Option<Update>,
     /// JSON paths of what was checked and is kept, but not acted on by this version. See [`Policy::warnings`].

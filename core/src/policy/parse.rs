@@ -101,6 +101,7 @@ impl Check<'_> {
             rules: self.rules(document.rules),
             tasks: self.tasks(document.tasks),
             traffic: document.traffic.map(|t| self.traffic(t)),
+            members: document.members.unwrap_or_default(),
             update: document.update.map(|u| self.update(u)),
             not_yet_active: Vec::new(),
         };

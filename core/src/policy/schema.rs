@@ -70,6 +70,8 @@ pub(super) struct Document {
     pub(super) tasks: Option<BTreeMap<String, Spanned<Task>>>,
     /// Services that send only to pods that are serving
     pub(super) traffic: Option<Traffic>,
+    /// `true`: `/guardian/members.json` in each pod names all members of the set, with address, role and state, and follows every change
+    pub(super) members: Option<bool>,
     /// How the set is updated; absent: by the StatefulSet's own strategy
     pub(super) update: Option<Update>,
 }

@@ -8,6 +8,7 @@ mod cli;
 mod evictions;
 mod guards;
 mod lives;
+mod members;
 mod metrics;
 mod namespaces;
 mod offline;

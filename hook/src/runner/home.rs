@@ -68,6 +68,10 @@ impl Home {
         format!("{}/stop.json", self.path)
     }
 
+    pub(super) fn put_file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
     pub(super) fn scripts(&self) -> String {
         format!("{}/scripts", self.path)
     }

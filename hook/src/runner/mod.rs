@@ -11,6 +11,7 @@ mod install;
 mod joined;
 mod life;
 mod proc;
+mod put;
 mod request;
 mod run;
 mod spawn;
@@ -47,6 +48,7 @@ guardian-hook: runs the hooks of stateful-guardian inside a pod
   run       read one request from standard input, run it once, print its outcome;
             what it writes comes before that, in lines, if the request says so
   collect   read questions from standard input, ask them, print an answer a line and the container's usage
+  put NAME  put what GUARDIAN_CONTENT holds into a file of the guardian: members.json, agent.json
   version   print the version of this runner and of its protocol
 
 GUARDIAN_DIR names another directory than /guardian.
@@ -61,6 +63,11 @@ pub fn main(args: &[Vec<u8>], env: &Environment) -> u8 {
         (b"joined", [flag, within]) if flag == b"--within" => return joined::joined(&home, env, within),
         (b"joined", _) => {
             complain("joined takes --within DURATION, see guardian-hook --help");
+            return FAULT;
+        }
+        (b"put", [name]) => return put::put(&home, env, name),
+        (b"put", _) => {
+            complain("put takes the name of one file, see guardian-hook --help");
             return FAULT;
         }
         (_, []) => {}

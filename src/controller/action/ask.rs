@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guardian_core::lifecycle::{Observed, Pod};
+use guardian_core::lifecycle::{Observed, Pod, members};
 use guardian_core::names;
 use guardian_core::policy::{Condition, Policy, Probe, Program};
+use guardian_hook::protocol::MEMBERS;
 
 use super::run_hook::identity;
 use crate::controller::collect::{Asking, Container, Subject};
@@ -15,8 +16,9 @@ use crate::controller::collect::{Asking, Container, Subject};
 pub(crate) fn questions(observed: &Observed, policy: Option<&Policy>) -> BTreeMap<Container, Asking> {
     let mut all: BTreeMap<Container, Asking> = BTreeMap::new();
     let Some(policy) = policy.filter(|_| observed.set.hold.is_none()) else { return all };
+    let members = policy.members.then(|| Arc::from(members(observed, policy)));
     for (ordinal, pod) in &observed.pods {
-        for subject in subjects(policy, pod) {
+        for subject in subjects(policy, pod, members.as_ref()) {
             let named = subject.probe().container.as_ref().or(policy.container.as_ref());
             let name = named.unwrap_or(&pod.first_container).clone();
             let runs = pod.containers.get(&name).is_some_and(|status| status.running_since.is_some());
@@ -32,16 +34,19 @@ pub(crate) fn questions(observed: &Observed, policy: Option<&Policy>) -> BTreeMa
     all
 }
 
-/// What this pod is asked for: its role, and the metrics of all pods or of those of its role.
-fn subjects(policy: &Policy, pod: &Pod) -> Vec<Subject> {
+/// What this pod is asked for: its role, and the metrics of all pods or of those of its role; and what it is told.
+fn subjects(policy: &Policy, pod: &Pod, members: Option<&Arc<str>>) -> Vec<Subject> {
     let role = policy.role.iter().map(|role| Subject::Role(Arc::clone(role)));
     let metrics = policy.metrics.iter().filter(|metric| metric.on.is_none() || metric.on == pod.role);
     let uses = policy.rules.iter().any(|rule| matches!(rule.when, Condition::Usage { .. }));
-    let nothing = || Probe {
-        program: Program::Command(vec![names::RUNNER.to_owned(), "version".to_owned()]),
-        container: None,
-        timeout: Duration::from_secs(5),
-    };
-    let usage = uses.then(|| Subject::Usage(nothing()));
-    role.chain(metrics.map(|metric| Subject::Metric(Arc::clone(metric)))).chain(usage).collect()
+    let usage = uses.then(|| Subject::Usage(runner(&["version"])));
+    let members = members.map(|content| Subject::Members(runner(&["put", MEMBERS]), Arc::clone(content)));
+    let metrics = metrics.map(|metric| Subject::Metric(Arc::clone(metric)));
+    role.chain(members).chain(metrics).chain(usage).collect()
+}
+
+/// A command of the runner itself.
+fn runner(words: &[&str]) -> Probe {
+    let argv = [names::RUNNER].iter().chain(words).map(|word| (*word).to_owned()).collect();
+    Probe { program: Program::Command(argv), container: None, timeout: Duration::from_secs(5) }
 }

@@ -37,7 +37,7 @@ pub(crate) fn prepared(observed: &Observed, policy: &Policy, state: &State, run_
         ("GUARDIAN_ABOUT", episode.pod.clone()),
         ("GUARDIAN_NODE", text(node)),
         ("GUARDIAN_ROLE", text(label.as_ref())),
-        ("GUARDIAN_PRIMARY", primary(observed, policy).map(|n| dns_name(observed, n)).unwrap_or_default()),
+        ("GUARDIAN_PRIMARY", primary(observed, policy).map(|n| observed.dns_name(n)).unwrap_or_default()),
         ("GUARDIAN_OLD_IP", text(episode.old_ip.as_ref())),
         ("GUARDIAN_NEW_IP", text(ip.as_ref())),
     ];
@@ -95,13 +95,5 @@ fn peers(observed: &Observed, me: Option<u32>, only_ready: bool) -> String {
     let set = &observed.set;
     let is_ready = |ordinal: &u32| observed.pods.get(ordinal).is_some_and(Pod::serves);
     let others = set.ordinals.clone().filter(|ordinal| Some(*ordinal) != me && (!only_ready || is_ready(ordinal)));
-    others.map(|ordinal| dns_name(observed, ordinal)).collect::<Vec<_>>().join(" ")
-}
-
-fn dns_name(observed: &Observed, ordinal: u32) -> String {
-    let set = &observed.set;
-    match set.service.as_str() {
-        "" => format!("{}-{ordinal}", set.name),
-        service => format!("{}-{ordinal}.{service}.{}.svc", set.name, observed.namespace),
-    }
+    others.map(|ordinal| observed.dns_name(ordinal)).collect::<Vec<_>>().join(" ")
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use guardian_hook::protocol::{Collect, MAX_REQUEST, PROTOCOL};
+use guardian_hook::protocol::{Collect, MAX_REQUEST, PROTOCOL, RunResult, Sample};
 use tokio::time::Instant;
 
 use super::{Asking, Container, PACE, Subject};
@@ -25,6 +25,8 @@ const PER_CONTAINER: usize = 2;
 const KEPT_BELOW: Duration = Duration::from_secs(10);
 /// Beyond two intervals, so that a late question still finds its connection.
 const KEPT_FOR: Duration = Duration::from_secs(5);
+/// Pause before a pod is told again what it could not be told: as between two questions for a role.
+const UNTOLD: Duration = Duration::from_secs(5);
 /// What a request has beside its questions: an address of at most 300 bytes.
 const REQUEST_FRAME: usize = 1024;
 
@@ -81,6 +83,8 @@ struct Question {
     under_way: Option<u64>,
     /// It is to be asked again as soon as it is answered.
     hurried: bool,
+    /// It failed the last time.
+    failed: bool,
 }
 
 impl Queue {
@@ -180,11 +184,14 @@ impl Queue {
     }
 
     /// A question was answered; `None` where that does not count any more.
-    pub(super) fn answered(&mut self, exec: u64, name: &str, took: Duration, now: Instant) -> Option<Ended> {
+    pub(super) fn answered(&mut self, exec: u64, sample: &Sample, now: Instant) -> Option<Ended> {
+        let took = Duration::from_millis(sample.duration_ms);
         let (key, _) = self.execs.get(&exec)?.clone();
         let asked = self.containers.get_mut(&key)?;
-        let question = asked.questions.get_mut(name).filter(|question| question.under_way == Some(exec))?;
+        let question = asked.questions.get_mut(&sample.name).filter(|question| question.under_way == Some(exec))?;
         question.kind = if took >= SLOW && !question.subject.is_role() { Kind::Slow } else { Kind::Quick };
+        // A runner that does not know what it is asked says 2, and will for as long as its pod lives.
+        question.failed = !matches!(sample.result, RunResult::Exited { code: 0 | 2 });
         let skipped = question.move_on(asked.anchor, None, now);
         let ended = Ended { pod: asked.asking.pod.clone(), subject: question.subject.clone(), skipped };
         self.list(&key);
@@ -197,6 +204,7 @@ impl Queue {
         let mut unanswered = Vec::new();
         if let Some(asked) = self.containers.get_mut(&key) {
             for question in asked.questions.values_mut().filter(|question| question.under_way == Some(exec)) {
+                question.failed = true;
                 let skipped = question.move_on(asked.anchor, pause, now);
                 unanswered.push(Ended { pod: asked.asking.pod.clone(), subject: question.subject.clone(), skipped });
             }
@@ -258,9 +266,14 @@ impl Asked {
         let mut before = std::mem::take(&mut self.questions);
         for subject in &asking.subjects {
             let name = subject.name();
-            let known = before.remove(&name).filter(|question| is_same_place && question.subject == *subject);
-            let new = || Question { subject: subject.clone(), due: now, kind: Kind::Quick, under_way: None, hurried: false };
-            let mut question = known.unwrap_or_else(new);
+            let mut question = match before.remove(&name) {
+                Some(known) if is_same_place && known.subject == *subject => known,
+                // One at a time: what was told first must not arrive last.
+                Some(told) if subject.is_members() && told.under_way.is_some() => {
+                    Question { subject: subject.clone(), hurried: true, ..told }
+                }
+                _ => Question::new(subject.clone(), now),
+            };
             if runs_again {
                 question.at_once(now);
             }
@@ -271,6 +284,10 @@ impl Asked {
 }
 
 impl Question {
+    const fn new(subject: Subject, now: Instant) -> Self {
+        Self { subject, due: now, kind: Kind::Quick, under_way: None, hurried: false, failed: false }
+    }
+
     fn waits(&self, kind: Kind) -> bool {
         self.kind == kind && self.under_way.is_none()
     }
@@ -284,7 +301,10 @@ impl Question {
 
     /// It is due again at its next interval that has not passed, or after a pause. Says how many have passed.
     fn move_on(&mut self, anchor: Instant, pause: Option<Duration>, now: Instant) -> u64 {
-        let every = self.subject.every().max(PACE);
+        let every = match self.subject {
+            Subject::Members(..) if self.failed => UNTOLD,
+            _ => self.subject.every().max(PACE),
+        };
         let passed = |until: Instant| until.saturating_duration_since(anchor).as_nanos() / every.as_nanos();
         let skipped = passed(now).saturating_sub(passed(self.due));
         let next = u64::try_from((passed(now) + 1) * every.as_nanos()).unwrap_or(u64::MAX);
