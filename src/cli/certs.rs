@@ -5,7 +5,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use webhook_certs::{Config, Lives, Published};
 
-use super::process::{self, Flags, ProcessError};
+use super::process::{self, Flags, ProcessError, Repeats};
 use crate::server::probe::Probe;
 
 /// Make the webhook's certificate, keep it in a Secret, tell the API server whom to trust
@@ -43,7 +43,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
-    process::run(&args.flags, |client, shutdown| keep(client, args, shutdown))
+    process::run(&args.flags, Repeats::Client, |client, shutdown| keep(client, args, shutdown))
 }
 
 async fn keep(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {

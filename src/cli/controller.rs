@@ -3,7 +3,7 @@
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{self, Flags, ProcessError};
+use super::process::{self, Flags, ProcessError, Repeats};
 use crate::controller::{self, Bounds, Clock, Config, Samples};
 use crate::server::probe::Probe;
 
@@ -21,7 +21,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
-    process::run(&args.flags, |client, shutdown| control(client, args, shutdown))
+    process::run(&args.flags, Repeats::Caller, |client, shutdown| control(client, args, shutdown))
 }
 
 async fn control(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {

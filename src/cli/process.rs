@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 
-use kube::Client;
+use kube::{Client, Config};
 use prometheus::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -48,8 +48,17 @@ pub(super) enum ProcessError {
     Ended(String),
 }
 
+/// Who comes back to what an API server that is busy has refused (429, 503, 504).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// kube's client, up to 15 times, within the time that the caller has for it.
+    Client,
+    /// Whoever called: he is told at once, and for how long he is to stay away. A refusal by a PodDisruptionBudget looks the same, and is an answer.
+    Caller,
+}
+
 /// Runs `body` to its end, or until SIGTERM or SIGINT cancels the token that it is given.
-pub(super) fn run<F>(flags: &Flags, body: impl FnOnce(Client, CancellationToken) -> F) -> Result<(), ProcessError>
+pub(super) fn run<F>(flags: &Flags, repeats: Repeats, body: impl FnOnce(Client, CancellationToken) -> F) -> Result<(), ProcessError>
 where
     F: Future<Output = Result<(), ProcessError>>,
 {
@@ -62,7 +71,8 @@ where
         .build()
         .map_err(ProcessError::Runtime)?;
     runtime.block_on(async {
-        let client = Client::try_default().await.map_err(|e| ProcessError::Client(Box::new(e)))?;
+        let config = Config::infer().await.map_err(|e| ProcessError::Client(Box::new(e)))?;
+        let client = client(config, repeats)?;
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).map_err(ProcessError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ProcessError::Runtime)?;
@@ -76,6 +86,11 @@ where
         shutdown.cancel();
         body.await
     })
+}
+
+fn client(mut config: Config, repeats: Repeats) -> Result<Client, ProcessError> {
+    config.default_retry = repeats == Repeats::Client;
+    Client::try_from(config).map_err(|e| ProcessError::Client(Box::new(e)))
 }
 
 /// Serves the probes and the metrics until `shutdown`.
@@ -94,4 +109,45 @@ pub(super) async fn probes(
 /// The time of day.
 pub(super) fn now() -> jiff::Timestamp {
     Clock::system().now()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::Api;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An API server that refuses everything, as one that is busy does; how often it was asked.
+    async fn refuse(listener: TcpListener, asked: &std::cell::Cell<u32>) {
+        let body = r#"{"kind":"Status","status":"Failure","reason":"TooManyRequests","code":429,"details":{"retryAfterSeconds":30}}"#;
+        let answer = format!(
+            "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            asked.set(asked.get() + 1);
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_controller_hears_a_refusal_at_once_and_how_long_to_stay_away() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = std::cell::Cell::new(0);
+        let client = client(Config::new(url.parse().unwrap()), Repeats::Caller).unwrap();
+        let pods: Api<Pod> = Api::namespaced(client, "shop");
+        let error = tokio::select! {
+            error = pods.get("redis-0") => error.unwrap_err(),
+            () = refuse(listener, &asked) => unreachable!(),
+        };
+        let kube::Error::Api(status) = error else { panic!("{error:?}") };
+        assert_eq!((status.code, status.details.unwrap().retry_after_seconds, asked.get()), (429, 30, 1));
+    }
 }

@@ -9,7 +9,7 @@ use guardian_core::admission::Settings;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{self, Flags, ProcessError};
+use super::process::{self, Flags, ProcessError, Repeats};
 use crate::audit::Audit;
 use crate::server::clients::Clients;
 use crate::server::tls::{self, Certificates, Oldest};
@@ -53,7 +53,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
-    process::run(&args.flags, |client, shutdown| serve(client, args, shutdown))
+    process::run(&args.flags, Repeats::Client, |client, shutdown| serve(client, args, shutdown))
 }
 
 async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {

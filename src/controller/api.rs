@@ -6,7 +6,7 @@ use kube::Client;
 use kube::core::Status;
 use tokio::time::timeout;
 
-/// How long one call may take in all. kube's client has no time out of its own and repeats some failures up to 15 times; an API server that
+/// How long one call may take in all. kube's client has no time out of its own; an API server that
 /// takes longer than this for one object is not well, and the queue comes back to it.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -9,11 +9,12 @@ use guardian_hook::protocol::{MEMBERS, PUT_TAKES, RunResult, Sample};
 use super::{Asking, Container, Subject};
 use crate::controller::SetKey;
 
-/// What went wrong, by set and uid of the pod: its name, and a sentence.
+/// What went wrong.
 #[derive(Default)]
-pub(super) struct Told {
-    failed: Mutex<BTreeMap<SetKey, BTreeMap<String, (String, String)>>>,
-}
+pub(super) struct Told(Mutex<Untold>);
+
+/// By set and uid of the pod: its name, and a sentence.
+type Untold = BTreeMap<SetKey, BTreeMap<String, (String, String)>>;
 
 impl Told {
     /// These are told from now on; the others are forgotten, and a container that does not run has nobody to know it.
@@ -59,8 +60,8 @@ impl Told {
         Some(format!("{MEMBERS} of pod {pod} is not current: {why}"))
     }
 
-    fn failed(&self) -> MutexGuard<'_, BTreeMap<SetKey, BTreeMap<String, (String, String)>>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failed(&self) -> MutexGuard<'_, Untold> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
