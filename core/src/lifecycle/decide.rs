@@ -123,6 +123,8 @@ pub fn decide(observed: &Observed, policy: Option<&Policy>, ledger: &State, now:
                     decision.hold(scenario.name, reason, why);
                     until.into_iter().for_each(|at| decision.look_again(at));
                 }
+                // One at a time: whether another pod may be shed is seen with the first one gone, in the pass that follows at once.
+                Next::Step(step) if step.sheds() && decision.steps.iter().any(Step::sheds) => {}
                 Next::Step(step) => match room.take(&step) {
                     Ok(()) => decision.steps.push(*step),
                     Err(why) => decision.hold(scenario.name, reason::Hold::HeldBy, why),

@@ -230,6 +230,11 @@ impl Step {
         !matches!(self, Self::Attach { .. })
     }
 
+    /// Does it take a pod out of its Services?
+    pub(super) fn sheds(&self) -> bool {
+        matches!(self, Self::Shed { .. } | Self::Rule { change: RuleChange::Acted { shed: Some(_), .. }, .. })
+    }
+
     /// What it has to tell.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {

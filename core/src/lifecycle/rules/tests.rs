@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 
 use super::super::example::{Example, outcome};
 use super::super::gauge::{Gauge, Measured};
+use super::super::traffic::ShedRequest;
 use super::rule_key as key;
 use crate::ledger::Verdict;
 use crate::policy::{self, API_VERSION, KIND, Policy};
@@ -124,6 +125,33 @@ fn a_value_between_the_two_bounds_neither_sets_in_nor_ends() {
     example.uses(1, 90.0, 40);
     example.uses(1, 80.0, 300);
     assert_eq!(example.shed(), ["redis-1"]);
+}
+
+/// The same load comes to all of them, and a person wants one out besides.
+#[test]
+fn rules_and_people_at_once_leave_a_pod_that_serves() {
+    let mut example = example(&MEMORY.replace("  budget: {pods: 1, every: 5m}\n", ""));
+    for (ordinal, pod) in &mut example.observed.pods {
+        let until = example.now + SignedDuration::from_hours(1);
+        pod.shed = (*ordinal == 0).then(|| ShedRequest { until, why: String::new() });
+    }
+    for _ in 0..20 {
+        for ordinal in 0..3 {
+            let uid = example.observed.pods[&ordinal].uid.clone();
+            let rule = &example.policy.as_ref().unwrap().rules[0];
+            let measured = Measured { value: 90.0, limit: Some(100.0), at: example.now };
+            let key = key(&rule.name, &uid);
+            let gauge = Gauge::read(example.observed.gauges.get(&key), rule, measured).unwrap();
+            example.observed.gauges.insert(key, gauge);
+        }
+        // Nothing between two passes but the time.
+        for _ in 0..4 {
+            example.pass();
+            assert!(example.shed().len() <= 2, "{:?}", example.shed());
+        }
+        example.later(5);
+    }
+    assert_eq!(example.shed().len(), 2);
 }
 
 #[test]
