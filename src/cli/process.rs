@@ -58,7 +58,11 @@ pub(super) enum Repeats {
 }
 
 /// Runs `body` to its end, or until SIGTERM or SIGINT cancels the token that it is given.
-pub(super) fn run<F>(flags: &Flags, repeats: Repeats, body: impl FnOnce(Client, CancellationToken) -> F) -> Result<(), ProcessError>
+pub(super) fn run<F>(
+    flags: &Flags,
+    repeats: Repeats,
+    body: impl FnOnce(Client, CancellationToken) -> F,
+) -> Result<(), ProcessError>
 where
     F: Future<Output = Result<(), ProcessError>>,
 {
@@ -122,7 +126,8 @@ mod tests {
 
     /// An API server that refuses everything, as one that is busy does; how often it was asked.
     async fn refuse(listener: TcpListener, asked: &std::cell::Cell<u32>) {
-        let body = r#"{"kind":"Status","status":"Failure","reason":"TooManyRequests","code":429,"details":{"retryAfterSeconds":30}}"#;
+        let body =
+            r#"{"kind":"Status","status":"Failure","reason":"TooManyRequests","code":429,"details":{"retryAfterSeconds":30}}"#;
         let answer = format!(
             "HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()

@@ -14,7 +14,7 @@
 //! | `roles`, [`samples`](Samples) | what they say |
 //! | `stops` | pods that stop are told why |
 //! | `sight` | the same view of one set, for the command line |
-//! | `record`, `metrics` | what the world is told |
+//! | `record`, `events`, `metrics` | what the world is told |
 //! | `lease` | who leads |
 
 mod action;
@@ -23,6 +23,7 @@ mod brake;
 mod clock;
 mod collect;
 mod due;
+mod events;
 mod evidence;
 mod exec;
 mod hand_over;
@@ -60,10 +61,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
 pub use clock::Clock;
+pub(crate) use events::REPORTER;
 pub use exec::{Exec, ExecError, Heard, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;
 pub use ledger::{LEDGER, StoreError};
-pub(crate) use record::REPORTER;
 pub use runs::Bounds;
 pub use samples::Samples;
 
@@ -75,6 +76,7 @@ pub(crate) use sight::Sight;
 use crate::policies::Watched;
 use action::Hands;
 use collect::Collector;
+use events::Events;
 use evidence::Evidence;
 use ledger::{Ledgers, Stored};
 use metrics::Metrics;
@@ -143,19 +145,20 @@ pub async fn run(client: Client, config: Config, metrics: &Registry, shutdown: C
     let asking = collect::Metrics::new(metrics)?;
     let stops = stops::Metrics::new(metrics)?;
     let brakes = brake::Metrics::new(metrics)?;
-    let metrics = Metrics::new(metrics)?;
     let client = api::bounded(client);
+    let events = Events::new(client.clone(), config.clock.clone(), config.identity.clone(), metrics)?;
+    let recorder = Recorder::new(config.clock.clone(), events, Metrics::new(metrics)?);
     let acquiring = lease::acquire(client.clone(), &config.namespace, &config.identity, config.clock.clone());
     let mut leadership = tokio::select! {
         leadership = acquiring => leadership,
         () = shutdown.cancelled() => return Ok(()),
     };
-    metrics.leader.set(1);
+    recorder.metrics.leader.set(1);
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
         why = leadership.keep() => Err(ControllerError::LeadershipLost(why)),
-        () = lead(client, config, policies, metrics, (asking, stops, brakes)) => Err(ControllerError::WatchesEnded),
+        () = lead(client, config, policies, recorder, (asking, stops, brakes)) => Err(ControllerError::WatchesEnded),
     };
     if ended.is_ok() {
         leadership.release().await;
@@ -168,7 +171,7 @@ async fn lead(
     client: Client,
     config: Config,
     policies: Watched,
-    metrics: Metrics,
+    recorder: Recorder,
     (asking, stops, brakes): (collect::Metrics, stops::Metrics, brake::Metrics),
 ) {
     let exec = config.exec.unwrap_or_else(|| Arc::new(PodExec::new(client.clone())));
@@ -180,7 +183,7 @@ async fn lead(
         ledgers: Ledgers::new(client.clone()),
         evidence: Evidence::new(client.clone()),
         hands: Hands::new(client.clone(), config.namespace.clone()),
-        recorder: Recorder::new(client.clone(), config.clock.clone(), config.identity, metrics),
+        recorder,
         clock: config.clock,
         failures: queue::Failures::default(),
     });
@@ -196,7 +199,7 @@ async fn lead(
     let stopping = stops::drive(client.clone(), exec, stops, stopping, look);
     let work = queue::work(changes, Arc::clone(&context));
     let (said, sayings) = mpsc::unbounded();
-    let braking = sayings.for_each(|said| context.braked(said));
+    let braking = sayings.for_each(async |said| context.braked(&said));
     tokio::join!(context.runs.drive(finished, begun, said), context.collector.drive(heard), stopping, braking, work);
 }
 
@@ -215,10 +218,10 @@ struct Context {
 
 impl Context {
     /// A namespace is braked, or is so no longer.
-    async fn braked(&self, said: brake::Said) {
+    fn braked(&self, said: &brake::Said) {
         let set = self.cluster.set(&said.set);
         let uid = set.as_ref().and_then(|set| set.metadata.uid.as_deref());
-        self.recorder.braked(&said, uid, self.runs.bounds()).await;
+        self.recorder.braked(said, uid, self.runs.bounds());
     }
 }
 
@@ -243,11 +246,11 @@ async fn reconcile(key: &SetKey, set: &StatefulSet, context: &Context) -> Result
         Guard::Policy(policy, edited) => (Some(policy), edited),
         Guard::Nobody => (None, None),
         Guard::Waits(why) => {
-            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyNotApproved, why)]).await;
+            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyNotApproved, why)]);
             return Ok(None);
         }
         Guard::Invalid(why) => {
-            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyInvalid, why)]).await;
+            context.recorder.held(key, &observed, &[held(reason::Hold::PolicyInvalid, why)]);
             return Ok(None);
         }
     };
@@ -256,7 +259,7 @@ async fn reconcile(key: &SetKey, set: &StatefulSet, context: &Context) -> Result
     let pass = Pass { context, key, observed: &observed, policy: policy.as_deref(), edited };
     let done = pass.run().await;
     if let Err(error) = &done {
-        pass.explain(error).await;
+        pass.explain(error);
     }
     context.recorder.metrics.open_runs.set(i64::try_from(context.runs.open()).unwrap_or(i64::MAX));
     done
@@ -300,9 +303,7 @@ impl Pass<'_> {
     /// All steps of the pass, in one compare-and-swap. What it tells comes first: it is told again if this is not written.
     async fn write(&self, mut stored: Stored, decision: &Decision) -> Result<State, StoreError> {
         decision.write(self.observed, &mut stored.ledger);
-        for record in decision.steps.iter().filter_map(Step::record) {
-            self.context.recorder.announce(self.observed, record).await;
-        }
+        self.context.recorder.announce(self.observed, decision.steps.iter().filter_map(Step::record)).await;
         let state = self.context.ledgers.save(self.key, stored).await?;
         for record in decision.steps.iter().filter_map(Step::record) {
             self.context.recorder.written(self.key, self.observed, record);
@@ -322,7 +323,7 @@ impl Pass<'_> {
         let here = self.edited.iter().chain(&refused.holds).chain(&waits).chain(&untold);
         let holds: Vec<Held> = decision.holds.iter().chain(here).cloned().collect();
         self.keep_holds(&holds, now).await;
-        self.context.recorder.held(self.key, self.observed, &holds).await;
+        self.context.recorder.held(self.key, self.observed, &holds);
         let wake = decision.wake.into_iter().chain(again).min();
         wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
     }
@@ -361,7 +362,7 @@ impl Pass<'_> {
     }
 
     /// A failure that lasts until a person acts is told as a hold.
-    async fn explain(&self, error: &StoreError) {
+    fn explain(&self, error: &StoreError) {
         use guardian_core::ledger::LedgerError;
         let reason = match error {
             StoreError::Ledger(LedgerError::TooNew { .. }) => reason::Hold::LedgerTooNew,
@@ -371,6 +372,6 @@ impl Pass<'_> {
             StoreError::Api(_) => return,
         };
         let held = Held { scenario: "", reason, why: queue::chain(error) };
-        self.context.recorder.held(self.key, self.observed, &[held]).await;
+        self.context.recorder.held(self.key, self.observed, &[held]);
     }
 }

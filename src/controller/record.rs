@@ -1,7 +1,6 @@
 //! The one place that tells the world: an Event on the pod and on the set, a log line, metrics. The ledger's history has the same record.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,53 +8,37 @@ use guardian_core::ledger::{Record, Verdict};
 use guardian_core::lifecycle::{Held, Observed, RunEnd};
 use guardian_core::reason;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use kube::api::PostParams;
-use kube::{Api, Client};
 
 use super::SetKey;
-use super::api::call;
 use super::brake::Said;
 use super::clock::Clock;
+use super::events::{Events, Telling, Told, hash, object, told};
 use super::metrics::Metrics;
 use super::runs::Bounds;
 
-/// `reportingController` of our Events.
-pub(crate) const REPORTER: &str = "stateful-guardian.io/controller";
-/// Most bytes of an Event's note (events.k8s.io/v1).
-const MAX_NOTE: usize = 1024;
-
 /// Tells.
 pub(super) struct Recorder {
-    client: Client,
     clock: Clock,
-    identity: String,
+    events: Events,
     pub(super) metrics: Metrics,
     /// The holds that were told and still last.
     told: Mutex<BTreeMap<SetKey, BTreeSet<(reason::Hold, String)>>>,
 }
 
-/// What an Event says.
-struct Telling<'a> {
-    warning: bool,
-    reason: &'a str,
-    action: &'a str,
-    note: &'a str,
-    /// Names the Event, with its object: the same telling twice is one Event.
-    id: u64,
-}
-
 impl Recorder {
-    pub(super) fn new(client: Client, clock: Clock, identity: String, metrics: Metrics) -> Self {
-        Self { client, clock, identity, metrics, told: Mutex::default() }
+    pub(super) fn new(clock: Clock, events: Events, metrics: Metrics) -> Self {
+        Self { clock, events, metrics, told: Mutex::default() }
     }
 
-    /// The Events of a record. They come before the ledger is written, under names that follow from the record: whoever dies in between
-    /// comes here again, and makes no second one.
-    pub(super) async fn announce(&self, observed: &Observed, record: &Record) {
+    /// The Events of records. They come before the ledger is written, under names that follow from the record: whoever dies in between
+    /// comes here again, and makes no second one. Where they take long they follow it.
+    pub(super) async fn announce(&self, observed: &Observed, records: impl Iterator<Item = &Record>) {
+        told(records.flat_map(|record| self.events_of(observed, record)).collect()).await;
+    }
+
+    fn events_of(&self, observed: &Observed, record: &Record) -> Vec<Told> {
         if matches!(record.verdict, Verdict::Noted | Verdict::Skipped) {
-            return;
+            return Vec::new();
         }
         let telling = Telling {
             warning: matches!(record.verdict, Verdict::Failed | Verdict::Retrying),
@@ -64,11 +47,12 @@ impl Recorder {
             note: &record.message,
             id: hash(&(&record.pod_uid, &record.run, &record.reason, record.verdict.as_str(), record.attempt)),
         };
-        self.tell(&observed.namespace, &object("v1", "Pod", &record.pod, &record.pod_uid), &telling).await;
-        if record.verdict != Verdict::Retrying {
-            let note = format!("{}: {}", record.pod, record.message);
-            self.tell(&observed.namespace, &about(observed), &Telling { note: &note, ..telling }).await;
+        let of_pod = self.events.tell(&observed.namespace, &object("v1", "Pod", &record.pod, &record.pod_uid), &telling);
+        if record.verdict == Verdict::Retrying {
+            return vec![of_pod];
         }
+        let note = format!("{}: {}", record.pod, record.message);
+        vec![of_pod, self.events.tell(&observed.namespace, &about(observed), &Telling { note: &note, ..telling })]
     }
 
     /// The log line and the metrics of a record that is in the ledger.
@@ -93,7 +77,7 @@ impl Recorder {
     }
 
     /// What is due and not done: each is told once, and again when it has ended and comes back.
-    pub(super) async fn held(&self, set: &SetKey, observed: &Observed, holds: &[Held]) {
+    pub(super) fn held(&self, set: &SetKey, observed: &Observed, holds: &[Held]) {
         let now: BTreeSet<_> = holds.iter().map(|held| (held.reason, held.why.clone())).collect();
         let fresh: Vec<_> = {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,12 +91,12 @@ impl Recorder {
             tracing::warn!(namespace = set.namespace, set = set.name, reason = reason.as_str(), why, "held");
             let id = hash(&(&observed.set.uid, reason.as_str(), &why));
             let telling = Telling { warning: true, reason: reason.as_str(), action: "hold", note: &why, id };
-            self.tell(&observed.namespace, &about(observed), &telling).await;
+            drop(self.events.tell(&observed.namespace, &about(observed), &telling));
         }
     }
 
     /// More hooks are due in a namespace than may run at a time, or that is over: told on the set that was the first to wait, where it is still there.
-    pub(super) async fn braked(&self, said: &Said, set_uid: Option<&str>, bounds: Bounds) {
+    pub(super) fn braked(&self, said: &Said, set_uid: Option<&str>, bounds: Bounds) {
         let SetKey { namespace, name } = &said.set;
         let Bounds { global, per_namespace } = bounds;
         let note = match said.lasted {
@@ -133,7 +117,7 @@ impl Recorder {
         let action = if warning { "hold" } else { "release" };
         let id = hash(&(set_uid, action, self.clock.now().as_second()));
         let telling = Telling { warning, reason: reason::Hold::Braked.as_str(), action, note: &note, id };
-        self.tell(namespace, &object("apps/v1", "StatefulSet", name, set_uid), &telling).await;
+        drop(self.events.tell(namespace, &object("apps/v1", "StatefulSet", name, set_uid), &telling));
     }
 
     /// Forgets what holds a set that has no pods, or is gone.
@@ -141,53 +125,8 @@ impl Recorder {
         self.metrics.rests(set);
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
     }
-
-    /// Makes an Event. It is a courtesy: a failure is logged, and nothing waits for it.
-    async fn tell(&self, namespace: &str, object: &ObjectReference, telling: &Telling<'_>) {
-        let object = ObjectReference { namespace: Some(namespace.to_owned()), ..object.clone() };
-        let name = object.name.as_deref().unwrap_or_default();
-        let mut note = telling.note.to_owned();
-        note.truncate(note.floor_char_boundary(MAX_NOTE));
-        let event = Event {
-            metadata: ObjectMeta { name: Some(format!("{name}.{:016x}", telling.id)), ..ObjectMeta::default() },
-            event_time: Some(MicroTime(self.clock.now())),
-            reporting_controller: Some(REPORTER.to_owned()),
-            reporting_instance: Some(self.identity.clone()),
-            action: Some(telling.action.to_owned()),
-            reason: Some(telling.reason.to_owned()),
-            note: Some(note),
-            type_: Some(if telling.warning { "Warning" } else { "Normal" }.to_owned()),
-            regarding: Some(object),
-            ..Event::default()
-        };
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        match call("make an Event", api.create(&PostParams::default(), &event)).await {
-            Ok(_) => {}
-            Err(error) if error.code() == Some(409) => {}
-            Err(error) => {
-                tracing::warn!(namespace, reason = telling.reason, error = &error as &dyn std::error::Error, "no Event was made");
-            }
-        }
-    }
 }
 
 fn about(observed: &Observed) -> ObjectReference {
     object("apps/v1", "StatefulSet", &observed.set.name, &observed.set.uid)
-}
-
-fn object(api_version: &str, kind: &str, name: &str, uid: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(api_version.to_owned()),
-        kind: Some(kind.to_owned()),
-        name: Some(name.to_owned()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
-    }
-}
-
-/// The same for the same value in every process of this build.
-fn hash(value: &impl std::hash::Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use guardian_testing::{Answer, POLICY, Stage};
-use tokio::time::sleep;
+use guardian_testing::{Answer, Fault, POLICY, Stage};
+use tokio::time::{Instant, sleep};
 
 /// Sets of one namespace that fail together.
 const MANY: usize = 300;
@@ -121,6 +121,32 @@ async fn failures_that_are_dealt_with_in_a_moment_are_no_storm_and_nothing_is_sa
         }
         assert!(stage.is_crowd_settled("storm", 40));
         stage.assert_silence().await;
+    };
+    stage.play(1, script).await;
+}
+
+/// As where Events are limited, or their own etcd is down.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_silent_about_events_keeps_no_hook_waiting() {
+    let stage = Stage::new();
+    let script = async {
+        stage.usual(POLICY);
+        stage.until_settled().await;
+        for _ in 0..4 {
+            stage.api.fail_next("POST events", Fault::Silence);
+        }
+        let since = Instant::now();
+        stage.restart_container(0, "Error", 137);
+        stage.restart_container(1, "Error", 137);
+        stage.until("both have rejoined", |s| s.runner.started().len() == 2 && s.is_settled()).await;
+        assert!(
+            since.elapsed() < Duration::from_secs(8),
+            "two hooks of 2 s, and a second of patience each: {:?}",
+            since.elapsed()
+        );
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(stage.events(), [""; 0]);
+        assert_eq!(stage.counted("guardian_events_total"), ["{result=\"failed\"} 4"]);
     };
     stage.play(1, script).await;
 }
