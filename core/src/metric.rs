@@ -12,6 +12,7 @@
 //! | series in all | [`MAX_SERIES_IN_ALL`], 20,000 | about 150 bytes each while they are kept (3 MB) and 200 as text (4 MB) |
 
 mod exposed;
+mod growth;
 mod parse;
 mod served;
 mod text;
@@ -27,7 +28,7 @@ use crate::policy::Metric;
 use crate::probe::{self, End, Failure};
 
 pub use parse::{Malformed, parse};
-pub use served::{Place, Served, Wanted, WantedPod};
+pub use served::{Place, Served, Wanted, WantedPod, windows};
 
 /// Labels that every series of an application has.
 pub const OWN_LABELS: [&str; 3] = ["namespace", "set", "pod"];

@@ -3,9 +3,10 @@
 use guardian_hook::protocol::{RunResult, Sample};
 
 /// How asking a probe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
     /// It answered as it should.
+    #[default]
     Succeeded,
     /// Its exit code was not 0.
     Exit,
@@ -26,6 +27,12 @@ pub enum End {
 }
 
 impl End {
+    /// Did the command itself fail, or what it printed? Else nobody knows how it is.
+    #[must_use]
+    pub const fn is_of_command(self) -> bool {
+        matches!(self, Self::Exit | Self::Signal | Self::TimedOut | Self::NotStarted | Self::Malformed)
+    }
+
     /// The word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -23,7 +23,7 @@ fn probe(name: &str, text: &str) -> Probe {
 }
 
 fn request(probes: Vec<Probe>) -> Collect {
-    Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes, wait_ms: 0 }
+    Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes, wait_ms: 0, disk: None }
 }
 
 /// Starts it; as long as the second value lives, the caller is there.
@@ -238,7 +238,30 @@ const FULL: Usage = Usage {
     cpu_usage_us: Some(123_456),
     cpu_limit_millis: Some(250),
     throttled_us: Some(789),
+    disk_bytes: None,
+    disk_limit_bytes: None,
 };
+
+#[test]
+fn the_usage_tells_how_full_the_disk_is_where_it_is_told_which() {
+    let pod = Pod::new();
+    let usage = |disk: Option<&str>| {
+        let asked = Collect { disk: disk.map(str::to_owned), ..request(vec![probe("a", "true")]) };
+        match collect(&pod, &asked).pop() {
+            Some(Collected::Usage(usage)) => (usage.disk_bytes, usage.disk_limit_bytes),
+            other => panic!("{other:?}"),
+        }
+    };
+    let df = std::process::Command::new("df").args(["-B1", "--output=used,avail"]).arg(pod.path("")).output().unwrap();
+    let text = String::from_utf8(df.stdout).unwrap();
+    let figures: Vec<u64> = text.lines().last().unwrap().split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let (used, limit) = usage(pod.path("").to_str());
+    // Others write there too.
+    let near = |a: u64, b: u64| a.abs_diff(b) <= 1 << 30;
+    assert!(near(used.unwrap(), figures[0]) && near(limit.unwrap(), figures[0] + figures[1]), "{used:?} {limit:?} {figures:?}");
+    assert_eq!(usage(None), (None, None));
+    assert_eq!(usage(Some("/no/such/place")), (None, None));
+}
 
 #[test]
 fn usage_is_read_from_the_cgroup_of_version_2() {

@@ -124,7 +124,7 @@ fn what_a_newer_side_adds_is_no_error() {
 fn questions_and_their_answers_are_written_as_they_always_were() {
     let program = Program::Command(vec!["role".into()]);
     let probe = Probe { name: "role".into(), program, env: BTreeMap::new(), timeout_ms: 5000, max_output: 4096 };
-    let collect = Collect { version: 1, pod_uid: "8f3c".into(), probes: vec![probe], wait_ms: 0 };
+    let collect = Collect { version: 1, pod_uid: "8f3c".into(), probes: vec![probe], wait_ms: 0, disk: None };
     let once = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"env":{},"timeoutMs":5000,"maxOutput":4096}]}"#;
     assert_eq!(json(&collect), once);
     let shortest = r#"{"version":1,"podUid":"8f3c","probes":[{"name":"role","program":{"command":["role"]},"timeoutMs":5000}]}"#;

@@ -81,7 +81,7 @@ fn a_runner_that_waits_for_more_questions_is_small() {
     let pod = Pod::new();
     let program = Program::Command(vec!["echo".into(), "primary".into()]);
     let probe = Probe { name: "role".into(), program, env: BTreeMap::new(), timeout_ms: 10_000, max_output: 4096 };
-    let request = Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes: vec![probe], wait_ms: 60_000 };
+    let request = Collect { version: PROTOCOL, pod_uid: pod::UID.into(), probes: vec![probe], wait_ms: 60_000, disk: None };
     let mut runner = pod.command("collect").stdin(Stdio::piped()).spawn().unwrap();
     let mut caller = runner.stdin.take().unwrap();
     caller.write_all(&frame(&request).unwrap()).unwrap();

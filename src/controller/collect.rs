@@ -58,6 +58,8 @@ pub(super) struct Asking {
     pub(super) runs: bool,
     /// What every command is told of where it runs, but for its own name.
     pub(super) env: BTreeMap<String, String>,
+    /// Where the container has its data, if it has a volume for it.
+    pub(super) disk: Option<String>,
     pub(super) subjects: Vec<Subject>,
 }
 

@@ -141,6 +141,31 @@ struct SetSpec {
 struct PodTemplate {
     #[serde(default)]
     metadata: Labelled,
+    #[serde(default)]
+    spec: TemplateSpec,
+}
+
+/// `spec.template.spec`.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct TemplateSpec {
+    #[serde(default)]
+    containers: Vec<Mounting>,
+}
+
+/// One of its `containers`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mounting {
+    name: String,
+    #[serde(default)]
+    volume_mounts: Vec<Mount>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount {
+    name: String,
+    mount_path: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -349,6 +374,16 @@ impl StatefulSet {
         Some(format!("{template}-{}-{ordinal}", self.metadata.name.as_deref()?))
     }
 
+    /// Where its containers have their data: the first of its volume claims that each mounts.
+    fn data(&self) -> BTreeMap<String, String> {
+        let claims = self.spec.volume_claim_templates.iter().map(|template| &template.metadata.name);
+        let of = |container: &Mounting| {
+            let mount = claims.clone().find_map(|claim| container.volume_mounts.iter().find(|mount| mount.name == *claim))?;
+            Some((container.name.clone(), mount.mount_path.clone()))
+        };
+        self.spec.template.spec.containers.iter().filter_map(of).collect()
+    }
+
     /// As the core sees it.
     pub(super) fn observed(&self, hold_of_namespace: Option<&str>) -> lifecycle::Set {
         let hold = self.annotation(names::HOLD).or(hold_of_namespace);
@@ -358,6 +393,7 @@ impl StatefulSet {
             created: self.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             unchanged: self.metadata.generation.is_none_or(|generation| generation <= 1),
             has_volumes: !self.spec.volume_claim_templates.is_empty(),
+            data: self.data(),
             service: self.spec.service_name.clone(),
             ordinals: self.ordinals(),
             selector: self.spec.selector.clone(),

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use guardian_core::lifecycle::{Gauge, Pod, rule_key};
-use guardian_core::metric::{Place, Served, Wanted, judge};
-use guardian_core::policy::{Metric, Policy};
+use guardian_core::metric::{Place, Served, Wanted, judge, windows};
+use guardian_core::policy::{Condition, Metric, Policy};
 use guardian_core::probe::Failure;
 use guardian_hook::protocol::{Sample, Usage};
 
@@ -41,6 +41,7 @@ impl Samples {
         let mut wanted = Wanted {
             policy: policy.map(|policy| policy.name.clone()).unwrap_or_default(),
             metrics: policy.iter().flat_map(|policy| &policy.metrics).map(|m| (m.name.clone(), Arc::clone(m))).collect(),
+            windows: policy.map(|policy| windows(&policy.rules)).unwrap_or_default(),
             pods: BTreeMap::new(),
         };
         for (container, asking) in asked {
@@ -94,9 +95,11 @@ impl Samples {
         for (rule, pod) in rules.iter().flat_map(|rule| pods.values().map(move |pod| (rule, pod))) {
             let key = rule_key(&rule.name, &pod.uid);
             let place = Place { namespace: &set.namespace, set: &set.name, pod_uid: &pod.uid };
-            let measured = served.measured(place, rule);
             let last = before.get(&key);
-            let gauge = measured.map_or_else(|| last.copied(), |measured| Gauge::read(last, rule, measured));
+            let gauge = match &rule.when {
+                Condition::Absent { name, .. } => served.absence(place, name).map(|(since, at)| Gauge::absent(since, at)),
+                _ => served.measured(place, rule).map_or_else(|| last.copied(), |measured| Gauge::read(last, rule, measured)),
+            };
             gauges.extend(gauge.map(|gauge| (key, gauge)));
         }
         all.insert(set.clone(), gauges.clone());

@@ -22,10 +22,11 @@ async fn seconds(seconds: u64) {
 /// What the file of a pod says now, as `POD STATE ROLE`; nothing where there is none.
 fn members(stage: &Stage, pod: &str) -> Vec<String> {
     let Some((_, _, text)) = stage.runner.put().into_iter().rfind(|(_, of, _)| of == pod) else { return Vec::new() };
-    let file: Value = serde_json::from_str(&text).unwrap();
-    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let member = |member: &Value| [&member["pod"], &member["state"], &member["role"]].map(word).join(" ");
-    file["members"].as_array().unwrap().iter().map(member).collect()
+    let file: Value = serde_json::from_str(&text).unwrap_or_default();
+    let member = |member: &Value| {
+        ["pod", "state", "role"].map(|key| member.get(key).and_then(Value::as_str).unwrap_or("-").to_owned()).join(" ")
+    };
+    file.get("members").and_then(Value::as_array).into_iter().flatten().map(member).collect()
 }
 
 /// How often a pod was told since then.

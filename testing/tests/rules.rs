@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use guardian_core::sim::Resource;
 use guardian_hook::protocol::Usage;
-use guardian_testing::{Fault, SILENCE, Stage, Wrong, each_call};
+use guardian_testing::{Answer, Fault, SILENCE, Stage, Wrong, each_call};
 use tokio::time::sleep;
 
 const POLICY: &str = "\
@@ -153,4 +153,64 @@ async fn a_pod_that_crashes_again_and_again_is_made_anew_once_whatever_call_goes
         assert!(calls.iter().any(|call| call.kind == "POST pods"), "{calls:#?}");
     };
     each_call(&[Fault::CrashBefore, Fault::CrashAfter], async |stage| made_anew(stage).await, ends).await;
+}
+
+/// A rule that throttles, when this.
+fn throttles(metric: &str, when: &str) -> String {
+    format!(
+        "apiVersion: stateful-guardian.io/v1alpha1\nkind: GuardianPolicy\nselector: {{matchLabels: {{app: redis}}}}\nmetrics: [{metric}]\n\
+         rules: [{{name: r, when: {when}, do: [{{run: throttle}}], undo: [{{run: unthrottle}}]}}]\n\
+         tasks: {{throttle: {{command: [throttle]}}, unthrottle: {{command: [unthrottle]}}}}\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_grows_too_fast_is_acted_on_and_one_that_is_only_large_is_not() {
+    let stage = Stage::new();
+    let script = async {
+        let metric = "{name: errors_total, type: counter, every: 5s, command: [errors]}";
+        stage.usual(&throttles(metric, "{metric: errors_total, rate: 60s, above: 1}"));
+        for _ in 0..20 {
+            stage.runner.measures("redis-0", "errors_total", "1000000");
+            stage.runner.measures("redis-1", "errors_total", "0");
+            sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(tasks(&stage), [""; 0]);
+        for count in 1..30 {
+            stage.runner.measures("redis-1", "errors_total", &(count * 20).to_string());
+            sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(tasks(&stage), ["tasks.throttle redis-1"]);
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(tasks(&stage), ["tasks.throttle redis-1", "tasks.unthrottle redis-1"], "it grows no more");
+    };
+    stage.play(1, script).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metric_without_a_value_is_acted_on_and_one_that_nobody_could_ask_for_is_not() {
+    let stage = Stage::new();
+    let script = async {
+        let metric = "{name: clients, type: gauge, every: 5s, command: [clients]}";
+        for pod in ["redis-0", "redis-1"] {
+            stage.runner.measures(pod, "clients", "3");
+        }
+        stage.usual(&throttles(metric, "{metric: clients, absent: true, for: 30s}"));
+        sleep(Duration::from_secs(20)).await;
+        // The API server lets nobody in for two minutes.
+        for _ in 0..48 {
+            stage.api.fail_next("COLLECT", Fault::Cut);
+        }
+        sleep(Duration::from_secs(120)).await;
+        assert_eq!(tasks(&stage), [""; 0]);
+        stage.runner.measures_like("redis-1", "clients", Answer::exit(1));
+        sleep(Duration::from_secs(25)).await;
+        assert_eq!(tasks(&stage), [""; 0], "not before its time");
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(tasks(&stage), ["tasks.throttle redis-1"]);
+        stage.runner.measures("redis-1", "clients", "3");
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(tasks(&stage), ["tasks.throttle redis-1", "tasks.unthrottle redis-1"]);
+    };
+    stage.play(1, script).await;
 }

@@ -60,6 +60,7 @@ impl Example {
             created: born(),
             unchanged: true,
             has_volumes: false,
+            data: BTreeMap::new(),
             service: "redis".into(),
             ordinals: 0..replicas,
             selector: serde_json::Value::Null,

@@ -37,6 +37,13 @@ impl Measured {
 }
 
 impl Gauge {
+    /// Of a metric that has had no value since then, or that has one; known at `at`.
+    #[must_use]
+    pub fn absent(since: Option<Timestamp>, at: Timestamp) -> Self {
+        let value = since.map_or(0.0, |since| at.duration_since(since).as_secs_f64());
+        Self { value, at, when_since: since, until_since: since.is_none().then_some(at) }
+    }
+
     /// The gauge after a measurement. `None` where the rule counts in percent and there is no limit, or by causes.
     #[must_use]
     pub fn read(before: Option<&Self>, rule: &Rule, measured: Measured) -> Option<Self> {
@@ -54,7 +61,7 @@ impl Gauge {
                 let (bound, above) = parts(*threshold);
                 (measured.value, beyond(measured.value, bound, above))
             }
-            Condition::Cause { .. } => return None,
+            Condition::Absent { .. } | Condition::Cause { .. } => return None,
         };
         let over = match &rule.until {
             None => !holds,
@@ -103,7 +110,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::{Action, Resource, Until};
+    use crate::policy::{Action, Until, Usage};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -111,7 +118,7 @@ mod tests {
 
     fn rule(until: Option<Until>) -> Rule {
         let when = Condition::Usage {
-            resource: Resource::Memory,
+            usage: Usage::Memory,
             threshold: Threshold::Above(Amount::Percent(85.0)),
             during: Duration::from_secs(30),
         };

@@ -78,6 +78,8 @@ pub struct Set {
     pub unchanged: bool,
     /// It has volume claims.
     pub has_volumes: bool,
+    /// Where its containers mount the first of these that they mount, by their names.
+    pub data: BTreeMap<String, String>,
     /// `spec.serviceName`, empty when it has none.
     pub service: String,
     /// The ordinals that its pods have: `spec.replicas` of them, from `spec.ordinals.start`.

@@ -117,7 +117,9 @@ fn gauge(view: &View<'_>, rule: &Rule, pod: &Pod, fired: bool) -> Option<Gauge> 
         Condition::Cause { causes, times, within } => {
             causes::gauge(view, &rule.name, (causes.as_slice(), *times, *within), view.observed.ordinal_of(pod)?, fired)
         }
-        Condition::Usage { .. } | Condition::Metric { .. } => view.observed.gauges.get(&rule_key(&rule.name, &pod.uid)).copied(),
+        Condition::Usage { .. } | Condition::Metric { .. } | Condition::Absent { .. } => {
+            view.observed.gauges.get(&rule_key(&rule.name, &pod.uid)).copied()
+        }
     }
 }
 
@@ -314,15 +316,20 @@ fn record(view: &View<'_>, fired: &Fired, what: &str, verdict: Verdict, why: &st
 
 fn during(rule: &Rule) -> SignedDuration {
     match &rule.when {
-        Condition::Usage { during, .. } | Condition::Metric { during, .. } => signed(*during),
+        Condition::Usage { during, .. } | Condition::Metric { during, .. } | Condition::Absent { during, .. } => signed(*during),
         Condition::Cause { .. } => SignedDuration::ZERO,
     }
 }
 
 fn shown(rule: &Rule, gauge: &Gauge) -> String {
     let what = match &rule.when {
-        Condition::Usage { resource, .. } => format!("{resource:?}").to_lowercase(),
-        Condition::Metric { name, .. } => name.clone(),
+        Condition::Usage { usage, .. } => usage.as_str().to_owned(),
+        Condition::Metric { name, rate: None, .. } => name.clone(),
+        Condition::Metric { name, rate: Some(window), .. } => {
+            format!("what {name} grows by in a second, over {} s,", window.as_secs())
+        }
+        Condition::Absent { name, .. } if gauge.when_since.is_some() => return format!("{name} has no value"),
+        Condition::Absent { name, .. } => return format!("{name} has a value"),
         Condition::Cause { causes, within, .. } => {
             let causes: Vec<&str> = causes.iter().map(|cause| cause.as_str()).collect();
             return format!("{} within {} s: {}", gauge.value, within.as_secs(), causes.join(", "));

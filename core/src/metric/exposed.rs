@@ -136,6 +136,17 @@ fn write_usage(text: &mut Text<'_>, labels: [Label<'_>; 4], usage: &Usage) {
             gauge("guardian_container_memory_limit_bytes", "Memory that a container may use; absent without a limit"),
             usage.memory_limit_bytes.map(number),
         ),
+        (
+            gauge("guardian_container_disk_bytes", "Bytes that are used on the file system of a container's data volume"),
+            usage.disk_bytes.map(number),
+        ),
+        (
+            gauge(
+                "guardian_container_disk_limit_bytes",
+                "Bytes that a container may have used on the file system of its data volume",
+            ),
+            usage.disk_limit_bytes.map(number),
+        ),
     ];
     for (family, value) in values {
         value.into_iter().for_each(|value| text.add(family, labels, value));

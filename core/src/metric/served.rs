@@ -7,9 +7,10 @@ use std::time::Duration;
 use guardian_hook::protocol::Usage;
 use jiff::Timestamp;
 
+use super::growth::Growth;
 use super::{MAX_SERIES_IN_ALL, MAX_SERIES_OF_NAMESPACE, MAX_SERIES_OF_SET, Reading};
 use crate::lifecycle::Measured;
-use crate::policy::{Condition, Metric, Resource, Rule, Threshold};
+use crate::policy::{self, Condition, Metric, Rule, Threshold};
 use crate::probe::{End, Failure};
 use crate::role::silence;
 
@@ -31,6 +32,8 @@ pub struct Wanted {
     pub policy: String,
     /// Its metrics, by name.
     pub metrics: BTreeMap<String, Arc<Metric>>,
+    /// The longest window over which its rules look at the growth of each metric.
+    pub windows: BTreeMap<String, Duration>,
     /// The pods that are asked for anything, by uid.
     pub pods: BTreeMap<String, WantedPod>,
 }
@@ -57,6 +60,7 @@ pub struct Served {
 pub(super) struct Set {
     pub(super) policy: String,
     pub(super) metrics: BTreeMap<String, Arc<Metric>>,
+    windows: BTreeMap<String, Duration>,
     /// By uid.
     pub(super) pods: BTreeMap<String, Pod>,
     /// How often each metric ended in each way.
@@ -73,13 +77,19 @@ pub(super) struct Pod {
 }
 
 /// The last answers of one command in one pod.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Answer {
     /// The last one that was in order, and when.
     pub(super) read: Option<(Reading, Timestamp)>,
     /// How the last one ended, and after how long.
     pub(super) end: End,
     pub(super) took: Duration,
+    /// How it grows, where rules look at that.
+    growth: Growth,
+    /// Since when it has no value although its command runs.
+    valueless: Option<Timestamp>,
+    /// When that was last known.
+    known: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +99,8 @@ pub(super) struct Used {
     pub(super) every: Duration,
     /// Cores, on the average since the time before.
     cores: Option<f64>,
+    /// Seconds in a second for which it was held back, in the same way.
+    throttled: Option<f64>,
 }
 
 impl Served {
@@ -99,7 +111,7 @@ impl Served {
             self.sets.remove(&key);
             return;
         }
-        let Set { policy, metrics, pods, runs, .. } = self.sets.entry(key.clone()).or_default();
+        let Set { policy, metrics, windows, pods, runs, .. } = self.sets.entry(key.clone()).or_default();
         let same = |name: &String| wanted.metrics.get(name).is_some_and(|metric| metrics.get(name) == Some(metric));
         runs.retain(|(name, _), _| same(name));
         pods.retain(|uid, _| wanted.pods.contains_key(uid));
@@ -109,6 +121,7 @@ impl Served {
             pod.metrics.retain(|name, _| metrics.contains(name) && same(name));
             pod.containers.retain(|name, _| containers.contains(name));
         }
+        *windows = wanted.windows;
         *policy = wanted.policy;
         *metrics = wanted.metrics;
         self.count(&key);
@@ -136,13 +149,23 @@ impl Served {
             Err(failure) => (failure.end, None),
         };
         *set.runs.entry((metric.to_owned(), end)).or_default() += 1;
-        let last = pod.metrics.remove(metric);
-        let was = last.as_ref().map_or(End::Succeeded, |last| last.end);
+        let mut last = pod.metrics.remove(metric).unwrap_or_default();
+        let was = last.end;
+        let has_value = read.as_ref().is_some_and(|(reading, _)| !reading.series.is_empty());
+        if has_value || read.is_some() || end.is_of_command() {
+            last.known = Some(now);
+            last.valueless = if has_value { None } else { last.valueless.or(Some(now)) };
+        }
+        match (&read, set.windows.get(metric)) {
+            (Some((reading, at)), Some(longest)) => last.growth.take(&reading.series, *longest, *at),
+            (_, None) => last.growth = Growth::default(),
+            (None, Some(_)) => {}
+        }
         let read =
-            read.or_else(|| last?.read.filter(|(_, at)| set.metrics.get(metric).is_some_and(|m| !stale(*at, m.every, now))));
+            read.or_else(|| last.read.filter(|(_, at)| set.metrics.get(metric).is_some_and(|m| !stale(*at, m.every, now))));
         let after = read.as_ref().map_or(0, |(reading, _)| reading.series.len());
         set.series = (set.series + after).saturating_sub(before);
-        pod.metrics.insert(metric.to_owned(), Answer { read, end, took });
+        pod.metrics.insert(metric.to_owned(), Answer { read, end, took, ..last });
         was != end
     }
 
@@ -151,8 +174,9 @@ impl Served {
         let key = (place.namespace.to_owned(), place.set.to_owned());
         if let Some(pod) = self.sets.get_mut(&key).and_then(|set| set.pods.get_mut(place.pod_uid)) {
             let before = pod.containers.get(container);
-            let cores = before.and_then(|before| cores(before, usage, now));
-            pod.containers.insert(container.to_owned(), Used { usage, at: now, every, cores });
+            let since = |of: fn(&Usage) -> Option<u64>| before.and_then(|before| seconds_per_second(before, &usage, of, now));
+            let (cores, throttled) = (since(|usage| usage.cpu_usage_us), since(|usage| usage.throttled_us));
+            pod.containers.insert(container.to_owned(), Used { usage, at: now, every, cores, throttled });
         }
     }
 
@@ -161,21 +185,29 @@ impl Served {
     pub fn measured(&self, place: Place<'_>, rule: &Rule) -> Option<Measured> {
         let pod = self.sets.get(&(place.namespace.to_owned(), place.set.to_owned()))?.pods.get(place.pod_uid)?;
         match &rule.when {
-            Condition::Usage { resource, .. } => {
-                let all = pod.containers.values().filter_map(|used| used.measured(*resource));
+            Condition::Usage { usage, .. } => {
+                let all = pod.containers.values().filter_map(|used| used.measured(*usage));
                 all.max_by(|a, b| a.share().total_cmp(&b.share()))
             }
-            Condition::Metric { name, threshold, .. } => {
-                let (reading, at) = pod.metrics.get(name)?.read.as_ref()?;
-                let values = reading.series.values().copied();
-                let value = match threshold {
-                    Threshold::Above(_) => values.max_by(f64::total_cmp),
-                    Threshold::Below(_) => values.min_by(f64::total_cmp),
+            Condition::Metric { name, rate, threshold, .. } => {
+                let answer = pod.metrics.get(name)?;
+                let (reading, at) = answer.read.as_ref()?;
+                let value = match rate {
+                    None => furthest(reading.series.values().copied(), threshold),
+                    Some(window) => furthest(answer.growth.rates(*window), threshold),
                 };
                 Some(Measured { value: value?, limit: None, at: *at })
             }
-            Condition::Cause { .. } => None,
+            Condition::Absent { .. } | Condition::Cause { .. } => None,
         }
+    }
+
+    /// Since when a metric has no value in a pod although its command runs there, and when that was last known. `None` where nobody could ask.
+    #[must_use]
+    pub fn absence(&self, place: Place<'_>, metric: &str) -> Option<(Option<Timestamp>, Timestamp)> {
+        let pod = self.sets.get(&(place.namespace.to_owned(), place.set.to_owned()))?.pods.get(place.pod_uid)?;
+        let answer = pod.metrics.get(metric)?;
+        Some((answer.valueless, answer.known?))
     }
 
     fn reading(&self, key: &(String, String), pod_uid: &str, metric: &str) -> Option<&Reading> {
@@ -202,9 +234,29 @@ impl Served {
     }
 }
 
-/// Cores that a container used since it was asked before.
-fn cores(before: &Used, usage: Usage, now: Timestamp) -> Option<f64> {
-    let microseconds = usage.cpu_usage_us?.checked_sub(before.usage.cpu_usage_us?)?;
+/// The longest window over which rules look at the growth of each metric.
+#[must_use]
+pub fn windows(rules: &[Rule]) -> BTreeMap<String, Duration> {
+    let mut windows: BTreeMap<String, Duration> = BTreeMap::new();
+    for rule in rules {
+        if let Condition::Metric { name, rate: Some(window), .. } = &rule.when {
+            let longest = windows.entry(name.clone()).or_default();
+            *longest = (*longest).max(*window);
+        }
+    }
+    windows
+}
+
+fn furthest(values: impl Iterator<Item = f64>, bound: &Threshold<f64>) -> Option<f64> {
+    match bound {
+        Threshold::Above(_) => values.max_by(f64::total_cmp),
+        Threshold::Below(_) => values.min_by(f64::total_cmp),
+    }
+}
+
+/// What a count of microseconds grew by in a second since the container was asked before.
+fn seconds_per_second(before: &Used, usage: &Usage, of: fn(&Usage) -> Option<u64>, now: Timestamp) -> Option<f64> {
+    let microseconds = of(usage)?.checked_sub(of(&before.usage)?)?;
     let time = now.duration_since(before.at).as_secs_f64();
     // Exact up to 2^53 microseconds, which are 285 years of one core.
     #[expect(clippy::cast_precision_loss, reason = "see above")]
@@ -214,14 +266,16 @@ fn cores(before: &Used, usage: Usage, now: Timestamp) -> Option<f64> {
 
 impl Used {
     #[expect(clippy::cast_precision_loss, reason = "bytes are exact up to 2^53, which are 8 PiB")]
-    fn measured(&self, resource: Resource) -> Option<Measured> {
+    fn measured(&self, of: policy::Usage) -> Option<Measured> {
         let usage = &self.usage;
-        let (value, limit) = match resource {
-            Resource::Memory => {
+        let (value, limit) = match of {
+            policy::Usage::Memory => {
                 let bytes = usage.memory_bytes?.saturating_sub(usage.reclaimable_bytes.unwrap_or_default());
                 (bytes as f64, usage.memory_limit_bytes.map(|bytes| bytes as f64))
             }
-            Resource::Cpu => (self.cores?, usage.cpu_limit_millis.map(|millis| millis as f64 / 1000.0)),
+            policy::Usage::Cpu => (self.cores?, usage.cpu_limit_millis.map(|millis| millis as f64 / 1000.0)),
+            policy::Usage::Throttling => (self.throttled?, Some(1.0)),
+            policy::Usage::Disk => (usage.disk_bytes? as f64, usage.disk_limit_bytes.map(|bytes| bytes as f64)),
         };
         Some(Measured { value, limit, at: self.at })
     }

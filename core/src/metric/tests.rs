@@ -1,5 +1,6 @@
 //! What is read of the output of commands.
 
+mod measured;
 mod served;
 
 use std::time::Duration;

@@ -28,7 +28,7 @@ pub use hook::{Freeze, Held, Hook, Hooks, OnFailure, Position, Probe, Schedule, 
 pub use in_force::{ByNamespace, Policies, Revisions};
 pub use parse::{digest, duration, parse};
 pub use problem::{Invalid, PolicyError, Problem};
-pub use rule::{Action, Amount, Budget, Condition, Growth, Resource, Rule, Stride, Threshold, Until};
+pub use rule::{Action, Amount, Budget, Condition, Growth, Resource, Rule, Stride, Threshold, Until, Usage};
 pub use schema::json_schema;
 pub use selector::{Requirement, Selector};
 pub(crate) use yaml::nearest;

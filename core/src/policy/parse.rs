@@ -16,7 +16,8 @@ use super::problem::{Invalid, PolicyError, Problem};
 use super::schema::{self, Document, Operator, Spanned};
 use super::selector::{Requirement, Selector};
 use super::{
-    API_VERSION, Deletion, Hook, Hooks, Inject, KIND, MAX_POLICY_BYTES, OwnPreStop, Policy, Protect, ReadyAfter, When, yaml,
+    API_VERSION, Deletion, Hook, Hooks, Inject, KIND, MAX_POLICY_BYTES, Metric, OwnPreStop, Policy, Protect, ReadyAfter, When,
+    yaml,
 };
 use crate::names::POLICY_KEY;
 
@@ -31,7 +32,7 @@ pub fn parse(name: &str, data: &BTreeMap<String, String>) -> Result<Policy, Inva
     }
     let text = data.get(POLICY_KEY).ok_or_else(|| PolicyError::of_map(Problem::NoPolicyKey))?;
     let document = yaml::read(text)?;
-    let mut check = Check { data, declared: Declared::of(&document), errors: Vec::new(), later: Vec::new() };
+    let mut check = Check { data, declared: Declared::of(&document), errors: Vec::new(), metrics: Vec::new(), later: Vec::new() };
     let policy = check.policy(name, document);
     check.errors.sort_by_key(|error| error.place);
     if check.errors.is_empty() { Ok(policy) } else { Err(Invalid(check.errors)) }
@@ -42,6 +43,8 @@ struct Check<'d> {
     data: &'d BTreeMap<String, String>,
     declared: Declared,
     errors: Vec<PolicyError>,
+    /// Those of the document, once they are read.
+    metrics: Vec<Arc<Metric>>,
     /// Paths of what this version does not act on.
     later: Vec<String>,
 }
@@ -84,6 +87,7 @@ impl Check<'_> {
         self.constant("kind", &document.kind, KIND);
         let ready_after = document.ready_after.as_ref().map(|ready| ready.referenced);
         let digest = digest(self.data);
+        self.metrics = self.metrics(document.metrics);
         let mut policy = Policy {
             name: name.to_owned(),
             revision: digest.chars().take(16).collect(),
@@ -97,7 +101,7 @@ impl Check<'_> {
             }),
             hooks: self.hooks(document.hooks),
             role: document.role.map(|r| Arc::new(self.role(r))),
-            metrics: self.metrics(document.metrics),
+            metrics: self.metrics.clone(),
             rules: self.rules(document.rules),
             tasks: self.tasks(document.tasks),
             traffic: document.traffic.map(|t| self.traffic(t)),

@@ -30,7 +30,7 @@ pub enum Condition {
     /// A container uses this much of a resource.
     Usage {
         /// Of which.
-        resource: Resource,
+        usage: Usage,
         /// How much.
         threshold: Threshold<Amount>,
         /// For how long without a break.
@@ -40,8 +40,17 @@ pub enum Condition {
     Metric {
         /// Its name.
         name: String,
+        /// Of a counter how much it grows in a second, on the average over this time; `None`: the value itself.
+        rate: Option<Duration>,
         /// Which value.
         threshold: Threshold<f64>,
+        /// For how long without a break.
+        during: Duration,
+    },
+    /// The command of a metric of the policy runs and gives no value.
+    Absent {
+        /// The metric's name.
+        name: String,
         /// For how long without a break.
         during: Duration,
     },
@@ -83,13 +92,39 @@ pub enum Amount {
     Absolute(f64),
 }
 
-/// A resource that containers use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Resource {
+/// What a container uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
     /// In cores.
     Cpu,
     /// In bytes, without what the kernel can take back.
+    Memory,
+    /// Seconds in a second for which its processes were held back by its CPU limit. Several at once add up.
+    Throttling,
+    /// Bytes of the file system of its data volume, of those that it may use.
+    Disk,
+}
+
+impl Usage {
+    /// As policies name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Throttling => "throttling",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// A resource that containers are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resource {
+    /// In thousandths of a core.
+    Cpu,
+    /// In bytes.
     Memory,
 }
 

@@ -387,16 +387,20 @@ pub(super) struct Rule {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Condition {
-    /// A container's use of `cpu` or `memory`
-    pub(super) usage: Option<Spanned<Resource>>,
+    /// What a container uses: `cpu`, `memory`, `throttling` (by its CPU limit) or `disk` (of its data volume)
+    pub(super) usage: Option<Spanned<Usage>>,
     /// A metric of this policy
     pub(super) metric: Option<Spanned<String>>,
     /// A pod failed for one of these reasons, such as `Crash` or `OOMKilled`
     pub(super) cause: Option<Spanned<Vec<Spanned<String>>>>,
-    /// More than this: for a usage a percentage of the limit or a quantity such as `512Mi`, for a metric a number
+    /// More than this: for a usage a percentage of the limit (of `disk`: of the volume, of `throttling`: of the time) or a quantity such as `512Mi`, for a metric a number
     pub(super) above: Option<Spanned<Scalar>>,
     /// Less than this
     pub(super) below: Option<Spanned<Scalar>>,
+    /// Of a counter: what it grows by in a second, on the average over this time, 30s to 15m
+    pub(super) rate: Option<Spanned<Time>>,
+    /// `true`: the metric has no value, because its command fails or prints none
+    pub(super) absent: Option<Spanned<bool>>,
     /// For so long without a break; absent: at once
     #[serde(rename = "for")]
     pub(super) during: Option<Spanned<Time>>,
@@ -409,9 +413,11 @@ pub(super) struct Condition {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Resource {
+pub(super) enum Usage {
     Cpu,
     Memory,
+    Throttling,
+    Disk,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

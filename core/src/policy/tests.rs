@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Action, Amount, Condition, DEFAULT_TIMEOUT, Deletion, Growth, InitOrder, MetricKind, OnFailure, OwnPreStop, Policy, Program,
-    Quorum, ReadyAfter, Resource, Schedule, Stride, Target, Threshold, When, Window, parse,
+    Quorum, ReadyAfter, Resource, Schedule, Stride, Target, Threshold, Usage, When, Window, parse,
 };
 use crate::reason::Start;
 
@@ -167,10 +167,10 @@ fn rejoin_default() -> super::Hook {
 #[test]
 fn rules_are_read_as_they_are_written() {
     let rules = accepted(WHOLE).rules;
-    let [memory, crowded, broken, busy, idle] = rules.as_slice() else { panic!("{rules:?}") };
+    let [memory, crowded, broken, busy, full, throttled, mute, errors, idle] = rules.as_slice() else { panic!("{rules:?}") };
     let secs = Duration::from_secs;
     let above = Threshold::Above(Amount::Percent(85.0));
-    assert_eq!(memory.when, Condition::Usage { resource: Resource::Memory, threshold: above, during: secs(30) });
+    assert_eq!(memory.when, Condition::Usage { usage: Usage::Memory, threshold: above, during: secs(30) });
     assert_eq!(memory.until.as_ref().unwrap().threshold, Threshold::Below(Amount::Percent(75.0)));
     assert_eq!(
         (memory.actions.as_slice(), memory.undo.as_slice()),
@@ -178,7 +178,7 @@ fn rules_are_read_as_they_are_written() {
     );
     assert_eq!(memory.budget.as_ref().map(|b| (b.pods, b.every)), Some((1, secs(300))));
     let name = "redis_connected_clients".to_owned();
-    assert_eq!(crowded.when, Condition::Metric { name, threshold: Threshold::Above(1000.5), during: Duration::ZERO });
+    assert_eq!(crowded.when, Condition::Metric { name, rate: None, threshold: Threshold::Above(1000.5), during: Duration::ZERO });
     let causes = vec![Start::Crash, Start::OOMKilled];
     assert_eq!(broken.when, Condition::Cause { causes, times: 3, within: secs(600) });
     let Condition::Usage { threshold, .. } = &busy.when else { panic!("{busy:?}") };
@@ -186,6 +186,13 @@ fn rules_are_read_as_they_are_written() {
     let cpu = Growth { by: Stride::Absolute(500), max: 4000 };
     let memory = Growth { by: Stride::Percent(25), max: 3 << 29 };
     assert_eq!(busy.actions, [Action::Resize([(Resource::Cpu, cpu), (Resource::Memory, memory)].into())]);
+    let above = Threshold::Above(Amount::Percent(90.0));
+    assert_eq!(full.when, Condition::Usage { usage: Usage::Disk, threshold: above, during: secs(300) });
+    let above = Threshold::Above(Amount::Percent(25.0));
+    assert_eq!(throttled.when, Condition::Usage { usage: Usage::Throttling, threshold: above, during: secs(60) });
+    assert_eq!(mute.when, Condition::Absent { name: "redis_connected_clients".into(), during: secs(120) });
+    let (name, rate, threshold) = ("redis_errors_total".to_owned(), Some(secs(300)), Threshold::Above(0.5));
+    assert_eq!(errors.when, Condition::Metric { name, rate, threshold, during: Duration::ZERO });
     let Condition::Usage { threshold, .. } = &idle.when else { panic!("{idle:?}") };
     assert_eq!(*threshold, Threshold::Below(Amount::Absolute(536_870_912.0)));
 }
@@ -242,7 +249,7 @@ fn what_is_not_acted_on_yet_is_named_and_nothing_else() {
 #[test]
 fn metrics_are_read_as_they_are_written() {
     let policy = accepted(WHOLE);
-    let [metric] = policy.metrics.as_slice() else { panic!("{:?}", policy.metrics) };
+    let [metric, _] = policy.metrics.as_slice() else { panic!("{:?}", policy.metrics) };
     assert_eq!((metric.kind, metric.every, metric.probe.timeout), (MetricKind::Gauge, Duration::from_secs(30), DEFAULT_TIMEOUT));
     assert_eq!((metric.labels.as_slice(), metric.on.as_deref()), (&["db".to_owned()][..], Some("primary")));
     let plain = accepted(&format!("{HEAD}metrics: [{{name: a, type: counter, command: [a]}}]")).metrics.remove(0);

@@ -34,6 +34,8 @@ pub(super) const OUTAGE: SignedDuration = SignedDuration::from_secs(120);
 pub(super) const MEASURED: SignedDuration = SignedDuration::from_secs(5);
 /// Limit of memory of a container in the rehearsal of a rule: 1 GiB. Of processor time it is one core.
 pub(super) const MEMORY: f64 = 1024.0 * 1024.0 * 1024.0;
+/// Size of its data volume: 10 GiB.
+pub(super) const DISK: f64 = 10.0 * MEMORY;
 
 /// Most simulated time of a rehearsal: four times the longest pause between two attempts of a hook (15 minutes), and six times
 /// [`NODE_DELETED`].

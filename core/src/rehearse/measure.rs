@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::figures::{MEASURED, MEMORY};
+use super::figures::{DISK, MEASURED, MEMORY};
 use super::line::What;
 use super::world::{Event, World};
 use crate::lifecycle::{Gauge, Measured, rule_key};
-use crate::policy::{Amount, Condition, Resource, Rule, Threshold};
+use crate::policy::{Amount, Condition, Rule, Threshold, Usage};
 
 /// A rule whose value moves.
 #[derive(Clone, Debug)]
@@ -33,12 +33,18 @@ impl World<'_> {
         let Some(crossed) = &mut self.crossed else { return };
         (crossed.beyond, crossed.measured) = (!back, None);
         let (pods, lasts, rule) = (crossed.pods.clone(), crossed.lasts, crossed.rule.clone());
-        let shown = measured(&rule, !back, now).and_then(|measured| Gauge::read(None, &rule, measured));
-        let shown = shown.map(|gauge| format!("{:.1}", gauge.value)).unwrap_or_default();
-        let which = if back { "it is back" } else { "beyond its bound" };
+        let what = match (&rule.when, back) {
+            (Condition::Absent { name, .. }, false) => format!("{name}, which rule {} looks at, has no value", rule.name),
+            (Condition::Absent { name, .. }, true) => format!("{name}, which rule {} looks at, has a value again", rule.name),
+            (_, back) => {
+                let shown = gauge(None, &rule, !back, now).map(|gauge| format!("{:.1}", gauge.value)).unwrap_or_default();
+                let which = if back { "it is back" } else { "beyond its bound" };
+                format!("what rule {} looks at goes to {shown}: {which}", rule.name)
+            }
+        };
         for ordinal in pods {
             let name = self.name(ordinal);
-            self.tell(What::Cluster, Some(&name), format!("what rule {} looks at goes to {shown}: {which}", rule.name));
+            self.tell(What::Cluster, Some(&name), what.clone());
         }
         if !back {
             self.after(lasts, Event::Crosses { back: true });
@@ -53,23 +59,36 @@ impl World<'_> {
             return;
         }
         crossed.measured = Some(now);
-        let Some(measured) = measured(&crossed.rule, crossed.beyond, now) else { return };
         for ordinal in &crossed.pods {
             let pod = self.observed.pods.get(ordinal).filter(|pod| pod.takes_hooks(&main) && !self.lost.contains(&pod.uid));
             let Some(pod) = pod else { continue };
             let key = rule_key(&crossed.rule.name, &pod.uid);
-            if let Some(gauge) = Gauge::read(self.observed.gauges.get(&key), &crossed.rule, measured) {
+            if let Some(gauge) = gauge(self.observed.gauges.get(&key), &crossed.rule, crossed.beyond, now) {
                 self.observed.gauges.insert(key, gauge);
             }
         }
     }
 }
 
+/// What the rule looks at after a measurement on the one or on the other side; `None` of a rule that looks at nothing.
+fn gauge(before: Option<&Gauge>, rule: &Rule, beyond: bool, at: Timestamp) -> Option<Gauge> {
+    if matches!(rule.when, Condition::Absent { .. }) {
+        let since = before.and_then(|before| before.when_since).unwrap_or(at);
+        return Some(Gauge::absent(beyond.then_some(since), at));
+    }
+    Gauge::read(before, rule, measured(rule, beyond, at)?)
+}
+
 /// A value on the one or on the other side; `None` of a rule that looks at none.
 fn measured(rule: &Rule, beyond: bool, at: Timestamp) -> Option<Measured> {
     let (when, limit) = match &rule.when {
-        Condition::Usage { resource, threshold, .. } => {
-            (*threshold, Some(if *resource == Resource::Memory { MEMORY } else { 1.0 }))
+        Condition::Usage { usage, threshold, .. } => {
+            let limit = match usage {
+                Usage::Memory => MEMORY,
+                Usage::Disk => DISK,
+                Usage::Cpu | Usage::Throttling => 1.0,
+            };
+            (*threshold, Some(limit))
         }
         Condition::Metric { threshold, .. } => {
             let amount = match threshold {
@@ -78,7 +97,7 @@ fn measured(rule: &Rule, beyond: bool, at: Timestamp) -> Option<Measured> {
             };
             (amount, None)
         }
-        Condition::Cause { .. } => return None,
+        Condition::Absent { .. } | Condition::Cause { .. } => return None,
     };
     let side = match (beyond, &rule.until, when) {
         (true, ..) => when,

@@ -142,6 +142,7 @@ impl Subject {
                 uid: "set".to_owned(),
                 created,
                 unchanged: true,
+                data: BTreeMap::new(),
                 has_volumes: !spec.volume_claim_templates.is_empty(),
                 service: spec.service_name,
                 ordinals: start..start.saturating_add(replicas),

@@ -25,6 +25,9 @@ pub struct Collect {
     /// Wait so many milliseconds for another request once all is answered; 0: end then. At most [`MAX_TIMEOUT_MS`].
     #[serde(default, skip_serializing_if = "is_no_time")]
     pub wait_ms: u64,
+    /// Where the data volume of the container is mounted, if it has one: the usage tells how full it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
 }
 
 /// One question.
@@ -116,6 +119,12 @@ pub struct Usage {
     /// How long its processes were held back by that limit, in microseconds, since it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_us: Option<u64>,
+    /// Bytes that are used on the file system of its data volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
+    /// Bytes that it may have used there: what is used, and what is left to a user who is not root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_limit_bytes: Option<u64>,
 }
 
 impl Collect {

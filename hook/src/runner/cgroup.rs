@@ -41,6 +41,7 @@ fn second(group: &Group<'_>) -> Usage {
             millis(quota.parse().ok()?, period.parse().ok()?)
         }),
         throttled_us: group.field("cpu.stat", "throttled_usec"),
+        ..Usage::default()
     }
 }
 
@@ -52,6 +53,7 @@ fn first(memory: &Group<'_>, cpu: &Group<'_>, accounting: &Group<'_>) -> Usage {
         cpu_usage_us: accounting.number("cpuacct.usage").map(|nanoseconds| nanoseconds / 1000),
         cpu_limit_millis: cpu.number("cpu.cfs_quota_us").and_then(|quota| millis(quota, cpu.number("cpu.cfs_period_us")?)),
         throttled_us: cpu.field("cpu.stat", "throttled_time").map(|nanoseconds| nanoseconds / 1000),
+        ..Usage::default()
     }
 }
 

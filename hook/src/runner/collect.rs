@@ -12,7 +12,7 @@ use super::home::Home;
 use super::request::receive;
 use super::run::line;
 use super::supervise::{Ended, Output, another_comes, caller_is_gone, supervise};
-use super::{Environment, cgroup, spawn, stdio};
+use super::{Environment, cgroup, disk, spawn, stdio};
 use crate::protocol::{Collect, Collected, MAX_COMPLAINT, MAX_PROBE_MEMORY, Probe, Program, Refusal, RunResult, Sample};
 
 /// Answers on standard output, one request after the other until none comes or nobody listens. The exit status is 0 whenever there was an answer.
@@ -48,7 +48,8 @@ fn answer(home: &Home, env: &Environment, request: &Collect) -> bool {
         }
         stdio::print(&line(&Collected::Probe(sample)));
     }
-    stdio::print(&line(&Collected::Usage(cgroup::usage(env))));
+    let usage = disk::usage(request.disk.as_deref(), cgroup::usage(env));
+    stdio::print(&line(&Collected::Usage(usage)));
     true
 }
 

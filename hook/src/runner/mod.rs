@@ -4,6 +4,7 @@ mod cgroup;
 mod claim;
 mod clock;
 mod collect;
+mod disk;
 mod files;
 mod home;
 mod init;

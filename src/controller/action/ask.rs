@@ -22,10 +22,12 @@ pub(crate) fn questions(observed: &Observed, policy: Option<&Policy>) -> BTreeMa
             let named = subject.probe().container.as_ref().or(policy.container.as_ref());
             let name = named.unwrap_or(&pod.first_container).clone();
             let runs = pod.containers.get(&name).is_some_and(|status| status.running_since.is_some());
+            let disk = observed.set.data.get(&name).cloned();
             let asking = all.entry(Container { pod_uid: pod.uid.clone(), name }).or_insert_with(|| Asking {
                 pod: pod.name.clone(),
                 runs,
                 env: identity(observed, "", &pod.name, Some(*ordinal)),
+                disk,
                 subjects: Vec::new(),
             });
             asking.subjects.push(subject);

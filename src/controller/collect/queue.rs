@@ -27,8 +27,8 @@ const KEPT_BELOW: Duration = Duration::from_secs(10);
 const KEPT_FOR: Duration = Duration::from_secs(5);
 /// Pause before a pod is told again what it could not be told: as between two questions for a role.
 const UNTOLD: Duration = Duration::from_secs(5);
-/// What a request has beside its questions: an address of at most 300 bytes.
-const REQUEST_FRAME: usize = 1024;
+/// What a request has beside its questions: an address of at most 300 bytes, and a path of at most 4 KiB.
+const REQUEST_FRAME: usize = 8 * 1024;
 
 /// A container of a set's pod.
 pub(super) type Key = (SetKey, Container);
@@ -165,7 +165,13 @@ impl Queue {
             namespace: key.0.namespace.clone(),
             pod: asked.asking.pod.clone(),
             container: key.1.name.clone(),
-            request: Collect { version: PROTOCOL, pod_uid: key.1.pod_uid.clone(), probes, wait_ms },
+            request: Collect {
+                version: PROTOCOL,
+                pod_uid: key.1.pod_uid.clone(),
+                probes,
+                wait_ms,
+                disk: asked.asking.disk.clone(),
+            },
         };
         self.begun += 1;
         self.execs.insert(number, (key.clone(), kind));

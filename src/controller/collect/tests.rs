@@ -104,7 +104,7 @@ fn asking(pod: &str, metrics: &[(&str, u64)]) -> Asking {
         Subject::Metric(Arc::new(Metric { name: (*name).to_owned(), kind, help, probe: probe(), every, labels, on: None }))
     };
     let subjects = [role].into_iter().chain(metrics.iter().map(metric)).collect();
-    Asking { pod: pod.to_owned(), runs: true, env: BTreeMap::new(), subjects }
+    Asking { pod: pod.to_owned(), runs: true, env: BTreeMap::new(), disk: None, subjects }
 }
 
 fn container(pod: &str) -> Container {

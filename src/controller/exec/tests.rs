@@ -58,7 +58,7 @@ fn questions(pod: &str, wait_ms: u64) -> Questions {
         max_output: 4096,
     };
     let probes = vec![question("role"), question("metrics.clients")];
-    let request = Collect { version: PROTOCOL, pod_uid: format!("uid-{pod}"), probes, wait_ms };
+    let request = Collect { version: PROTOCOL, pod_uid: format!("uid-{pod}"), probes, wait_ms, disk: None };
     Questions { namespace: "shop".to_owned(), pod: pod.to_owned(), container: "redis".to_owned(), request }
 }
 

@@ -23,6 +23,7 @@ fn wanted(policy: &str, metrics: &[Metric], pods: &[&str]) -> Wanted {
     Wanted {
         policy: policy.into(),
         metrics: metrics.iter().map(|m| (m.name.clone(), Arc::new(m.clone()))).collect(),
+        windows: BTreeMap::new(),
         pods: pods.iter().map(|&name| (format!("uid-{name}"), pod(name))).collect(),
     }
 }
@@ -282,6 +283,8 @@ fn what_containers_use_is_served_as_far_as_it_is_told() {
         cpu_usage_us: Some(1_500_000),
         cpu_limit_millis: None,
         throttled_us: Some(20),
+        disk_bytes: Some(5000),
+        disk_limit_bytes: Some(9000),
     };
     let place = Place { namespace: "shop", set: "redis", pod_uid: "uid-redis-0" };
     shop.served.takes_usage(place, "redis", usage, Duration::from_secs(15), shop.now());
@@ -291,6 +294,8 @@ fn what_containers_use_is_served_as_far_as_it_is_told() {
     let expected = [
         "cpu_seconds_total 1.5",
         "cpu_throttled_seconds_total 0.00002",
+        "disk_bytes 5000",
+        "disk_limit_bytes 9000",
         "memory_bytes 200",
         "memory_limit_bytes 1000",
         "memory_reclaimable_bytes 100",

@@ -10,16 +10,21 @@ use crate::ledger::MAX_FAILURES;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{self, Scalar, Spanned};
 use crate::policy::{
-    Action, Amount, Budget, Condition, Growth, MAX_RULES, MAX_TIMEOUT, Resource, Rule, Stride, Threshold, Until, yaml,
+    Action, Amount, Budget, Condition, Growth, MAX_RULES, MAX_TIMEOUT, MetricKind, Resource, Rule, Stride, Threshold, Until,
+    Usage, yaml,
 };
 use crate::{quantity, reason};
 
 /// Of what an amount is.
 #[derive(Clone, Copy)]
 enum Measure {
-    Usage(Resource),
+    Usage(Usage),
     Metric,
 }
+
+/// Windows of a rate: below it is one or two answers, above it a rule that is undone when nothing was measured for five minutes would be so by a controller that
+/// has begun anew and knows no rate yet (a quarter of the window).
+const RATES: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15 * 60));
 
 /// How long a failure counts where the policy does not say.
 const WITHIN: Duration = Duration::from_secs(600);
@@ -81,12 +86,16 @@ impl Check<'_> {
         self.not_here(path, "a usage or a metric", "it counts failures, of which a `cause` speaks", &keys);
         let during = self.lasting(path, c.during);
         if let Some(usage) = c.usage {
-            let resource = match usage.value {
-                schema::Resource::Cpu => Resource::Cpu,
-                schema::Resource::Memory => Resource::Memory,
+            let keys = [("rate", c.rate.as_ref().map(|r| r.referenced)), ("absent", c.absent.as_ref().map(|a| a.referenced))];
+            self.not_here(path, "a usage", "it is about a `metric`", &keys);
+            let usage = match usage.value {
+                schema::Usage::Cpu => Usage::Cpu,
+                schema::Usage::Memory => Usage::Memory,
+                schema::Usage::Throttling => Usage::Throttling,
+                schema::Usage::Disk => Usage::Disk,
             };
-            let threshold = self.threshold(path, at, (c.above, c.below), Measure::Usage(resource))?;
-            return Some(Condition::Usage { resource, threshold, during });
+            let threshold = self.threshold(path, at, (c.above, c.below), Measure::Usage(usage))?;
+            return Some(Condition::Usage { usage, threshold, during });
         }
         let metric = c.metric?;
         let name = metric.value;
@@ -95,6 +104,23 @@ impl Check<'_> {
             let problem = Problem::NoSuch { list: "metrics", name: name.clone(), nearest };
             self.error(format!("{path}.metric"), metric.referenced, problem);
         }
+        if let Some(absent) = c.absent {
+            if !absent.value {
+                self.error(
+                    format!("{path}.absent"),
+                    absent.referenced,
+                    Problem::Expected { found: "false".to_owned(), expected: "true" },
+                );
+            }
+            let keys = [
+                ("above", c.above.as_ref().map(|v| v.referenced)),
+                ("below", c.below.as_ref().map(|v| v.referenced)),
+                ("rate", c.rate.as_ref().map(|v| v.referenced)),
+            ];
+            self.not_here(path, "an absent metric", "it has no value", &keys);
+            return Some(Condition::Absent { name, during });
+        }
+        let rate = c.rate.map(|rate| self.rate(&format!("{path}.rate"), rate, &name));
         let number = |amount| match amount {
             Amount::Absolute(n) | Amount::Percent(n) => n,
         };
@@ -102,7 +128,19 @@ impl Check<'_> {
             Threshold::Above(amount) => Threshold::Above(number(amount)),
             Threshold::Below(amount) => Threshold::Below(number(amount)),
         };
-        Some(Condition::Metric { name, threshold, during })
+        Some(Condition::Metric { name, rate, threshold, during })
+    }
+
+    fn rate(&mut self, path: &str, rate: Spanned<schema::Time>, metric: &str) -> Duration {
+        let at = rate.referenced;
+        let (shortest, longest) = RATES;
+        let window = self.duration(path.to_owned(), Some(rate), longest, longest);
+        if let Some(metric) = self.metrics.iter().find(|known| known.name == metric).cloned() {
+            self.needs(path, at, metric.kind == MetricKind::Counter, "rate", "a metric of `type: counter`");
+            let is_long_enough = window >= shortest.max(2 * metric.every);
+            self.needs(path, at, is_long_enough, "rate", "30s at least, and two intervals (`every`) of its metric");
+        }
+        window
     }
 
     fn cause(&mut self, path: &str, c: schema::Condition) -> Option<Condition> {
@@ -110,6 +148,8 @@ impl Check<'_> {
             ("above", c.above.as_ref().map(|v| v.referenced)),
             ("below", c.below.as_ref().map(|v| v.referenced)),
             ("for", c.during.as_ref().map(|v| v.referenced)),
+            ("rate", c.rate.as_ref().map(|v| v.referenced)),
+            ("absent", c.absent.as_ref().map(|v| v.referenced)),
         ];
         self.not_here(path, "a cause", "a failure has no value; write `times` and `within`", &keys);
         let causes = c.cause?;
@@ -141,12 +181,17 @@ impl Check<'_> {
         let Spanned { value: u, referenced: at } = until;
         let during = self.lasting(path, u.during);
         let (start, measure) = match when? {
-            Condition::Usage { resource, threshold, .. } => (*threshold, Measure::Usage(*resource)),
+            Condition::Usage { usage, threshold, .. } => (*threshold, Measure::Usage(*usage)),
             Condition::Metric { threshold: Threshold::Above(n), .. } => (Threshold::Above(Amount::Absolute(*n)), Measure::Metric),
             Condition::Metric { threshold: Threshold::Below(n), .. } => (Threshold::Below(Amount::Absolute(*n)), Measure::Metric),
             Condition::Cause { .. } => {
                 let why = "a failure has no value that could come back";
                 self.error(path, at, Problem::NotHere { key: "until", hook: "a cause", why });
+                return None;
+            }
+            Condition::Absent { .. } => {
+                let why = "it is over when the metric has a value";
+                self.error(path, at, Problem::NotHere { key: "until", hook: "an absent metric", why });
                 return None;
             }
         };
@@ -180,13 +225,15 @@ impl Check<'_> {
 
     fn amount(&mut self, path: String, text: Spanned<Scalar>, measure: Measure) -> Option<Amount> {
         let found = match measure {
-            Measure::Usage(resource) => scalars::amount(&text.value.0, resource),
+            Measure::Usage(usage) => scalars::amount(&text.value.0, usage),
             Measure::Metric => scalars::number(&text.value.0).map(Amount::Absolute),
         };
         if found.is_none() {
             let example = match measure {
-                Measure::Usage(Resource::Cpu) => "a percentage of the limit or a number of cores, such as 85%, 500m or 1.5",
-                Measure::Usage(Resource::Memory) => "a percentage of the limit or a number of bytes, such as 85% or 512Mi",
+                Measure::Usage(Usage::Cpu) => "a percentage of the limit or a number of cores, such as 85%, 500m or 1.5",
+                Measure::Usage(Usage::Memory) => "a percentage of the limit or a number of bytes, such as 85% or 512Mi",
+                Measure::Usage(Usage::Throttling) => "a percentage of the time, such as 25%",
+                Measure::Usage(Usage::Disk) => "a percentage of the volume or a number of bytes, such as 85% or 10Gi",
                 Measure::Metric => "a number, such as 100 or 0.5",
             };
             self.error(path, text.referenced, Problem::NotAnAmount(text.value.0, example));

@@ -9,7 +9,7 @@ use serde_saphyr::Location;
 use super::Check;
 use crate::policy::problem::Problem;
 use crate::policy::schema::{Scalar, Spanned, Time};
-use crate::policy::{Amount, InitOrder, Quorum, Resource, Target, Window};
+use crate::policy::{Amount, InitOrder, Quorum, Target, Usage, Window};
 use crate::role::is_label_value;
 
 impl Check<'_> {
@@ -174,7 +174,7 @@ pub(super) fn number(text: &str) -> Option<f64> {
 }
 
 /// A percentage of the limit, or a quantity as Kubernetes writes it (`resource.Quantity`), as far as people use it.
-pub(super) fn amount(text: &str, of: Resource) -> Option<Amount> {
+pub(super) fn amount(text: &str, of: Usage) -> Option<Amount> {
     if let Some(percent) = text.strip_suffix('%') {
         return number(percent).filter(|n| *n > 0.0 && *n <= 1000.0).map(Amount::Percent);
     }
@@ -191,7 +191,11 @@ pub(super) fn amount(text: &str, of: Resource) -> Option<Amount> {
         ("P", 1e15),
     ];
     const CORES: [(&str, f64); 1] = [("m", 1e-3)];
-    let units: &[(&str, f64)] = if matches!(of, Resource::Cpu) { &CORES } else { &BYTES };
+    let units: &[(&str, f64)] = match of {
+        Usage::Cpu => &CORES,
+        Usage::Memory | Usage::Disk => &BYTES,
+        Usage::Throttling => return None,
+    };
     let (digits, factor) =
         units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1.0));
     number(digits).filter(|n| *n > 0.0).map(|n| Amount::Absolute(n * factor))
