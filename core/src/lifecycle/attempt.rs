@@ -28,6 +28,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 const MAX_WORDS: usize = 256;
 
 const GONE: &str = "the container or its pod was replaced meanwhile, its next start gets its own answer";
+pub(super) const LOST: &str =
+    "the pod is being deleted and should have stopped, and nobody hears of its node: nothing more is begun in it";
 
 /// An open episode at one of its hooks.
 pub(super) struct Course<'a> {
@@ -118,6 +120,9 @@ impl Course<'_> {
         if self.is_replaced() {
             return Some(self.over(Some((run_id, run)), Verdict::Superseded, GONE, true));
         }
+        if self.is_lost() && run.pod_uid == self.start.pod_uid {
+            return Some(self.over(Some((run_id, run)), Verdict::Superseded, LOST, true));
+        }
         if observed.running.contains(run_id) {
             return None;
         }
@@ -143,6 +148,9 @@ impl Course<'_> {
     fn begin(&self) -> Option<Progress> {
         if self.is_replaced() {
             return Some(self.over(None, Verdict::Superseded, GONE, false));
+        }
+        if self.is_lost() {
+            return Some(self.over(None, Verdict::Superseded, LOST, false));
         }
         let Some(hook) = self.hook() else {
             return Some(self.over(None, Verdict::Skipped, &self.view.nothing_to_run(&self.episode.hook), false));
@@ -187,6 +195,13 @@ impl Course<'_> {
             Some(now) => !now.is(self.start) && !now.is_older_than(self.start),
             None => pod.uid != self.start.pod_uid && pod.created >= self.start.created,
         }
+    }
+
+    /// The pod that it is about is [lost](fence::is_lost), and it holds what its fence needs. Nothing is begun in that pod any more, so no attempt
+    /// can be made twice; what goes on in it unseen is cut off by the fence, or ended by the kubelet that is heard of again.
+    pub(super) fn is_lost(&self) -> bool {
+        let pod = self.view.observed.pods.get(&self.ordinal).filter(|pod| pod.uid == self.start.pod_uid);
+        self.episode.scenario != fence::NAME && pod.is_some_and(|pod| fence::is_lost(self.view, pod))
     }
 
     fn over(&self, run: Option<(&str, &Run)>, verdict: Verdict, message: &str, unknown: bool) -> Progress {

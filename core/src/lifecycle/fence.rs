@@ -95,6 +95,12 @@ fn begin(view: &View<'_>, ordinal: u32, pod: &Pod) -> Option<Next> {
     Some(attempt::attempt(view, &id, &episode, hook, peer))
 }
 
+/// Should the pod have stopped, and does nobody hear of its node? Only a fence makes it go then, or its node that comes back.
+pub(super) fn is_lost(view: &View<'_>, pod: &Pod) -> bool {
+    let is_overdue = pod.deleted.is_some_and(|deleted| view.now >= later(deleted, MARGIN));
+    is_overdue && pod.node.as_ref().is_some_and(|node| node.silent_since.is_some())
+}
+
 /// The pod in which the hook runs: never the one that it is about, nor one of a silent node.
 pub(super) fn peer<'v>(view: &View<'v>, hook: &Hook, about: u32) -> Option<&'v Pod> {
     let observed: &'v Observed = view.observed;

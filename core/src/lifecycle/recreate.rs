@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 
-use super::attempt::{Course, later, step};
+use super::attempt::{Course, LOST, later, step};
 use super::decide::{Next, View};
 use super::observed::Pod;
 use super::room::quorum;
@@ -41,6 +41,10 @@ pub(super) fn advance(course: &Course<'_>, made: Settles, stays: Settles) -> Opt
         let record = course.tell(None, Verdict::Succeeded, "the pod was made anew");
         return Some(step(Step::Close { episode_id, record, settles: made }));
     };
+    if course.is_lost() {
+        let record = course.tell(None, Verdict::Superseded, LOST);
+        return Some(step(Step::Close { episode_id, record, settles: made }));
+    }
     if pod.terminating() {
         return None;
     }

@@ -2,8 +2,8 @@ use guardian_hook::protocol::RunResult;
 
 use super::*;
 use crate::ledger::Record;
-use crate::lifecycle::Node;
 use crate::lifecycle::example::{Example, outcome};
+use crate::lifecycle::{Node, RunEnd};
 use crate::names::POLICY_KEY;
 use crate::policy::{self, API_VERSION, KIND, Policy};
 
@@ -17,17 +17,28 @@ fn policy(hooks: &str) -> Policy {
 
 /// Three pods on three nodes; the node of the first is silent, and its pod should have stopped a minute ago.
 fn example() -> Example {
+    let mut example = on_nodes("fence: {command: [fence], retries: 1, backoff: 5s}");
+    lose(&mut example);
+    example
+}
+
+/// Three pods on three nodes, all well.
+fn on_nodes(hooks: &str) -> Example {
     let mut example = Example::at_rest(3);
-    example.policy = Some(policy("{fence: {command: [fence], retries: 1, backoff: 5s}}"));
+    example.policy = Some(policy(&format!("{{{hooks}}}")));
     for (ordinal, pod) in &mut example.observed.pods {
         pod.node = Some(Node { name: format!("node-{ordinal}"), boot: "b".into(), silent_since: None });
     }
+    example
+}
+
+/// The node of the first pod is not heard of any more; a minute ago the pod should have stopped.
+fn lose(example: &mut Example) {
     let began = example.now;
     let lost = example.observed.pods.get_mut(&0).unwrap();
     (lost.ready, lost.deleted) = (false, Some(began));
     lost.node.as_mut().unwrap().silent_since = Some(began);
     example.later(60);
-    example
 }
 
 /// The run that was begun in this pass.
@@ -161,4 +172,75 @@ fn another_pod_of_the_same_name_is_not_deleted() {
     example.pass();
     example.new_pod(0);
     assert_eq!(removed(&mut example), Vec::<String>::new());
+}
+
+/// The first pod has crashed, and its hook was begun.
+fn crashed(hooks: &str) -> (Example, String) {
+    let mut example = on_nodes(&format!("fence: {{command: [fence]}}, {hooks}"));
+    example.crash(0);
+    let run = begun(&mut example);
+    (example, run)
+}
+
+/// The last that was run, after the passes in which the open episode is closed and its place taken.
+fn runs_next(example: &mut Example) -> (String, String) {
+    (0..3).for_each(|_| drop(example.pass()));
+    example.told_runs.last().unwrap().clone()
+}
+
+fn fence_on(pod: &str) -> (String, String) {
+    ("fence".to_owned(), pod.to_owned())
+}
+
+#[test]
+fn a_hook_that_waits_for_its_next_attempt_in_a_lost_pod_does_not_keep_it_from_being_fenced() {
+    for silent in [true, false] {
+        let (mut example, run) = crashed("rejoin: {command: [rejoin], retries: 3, backoff: 1s}");
+        example.end(&run, outcome(FAILED));
+        example.pass();
+        lose(&mut example);
+        if silent {
+            assert_eq!(runs_next(&mut example), fence_on("redis-1"));
+            let records: Vec<Record> = example.ledger.records().collect();
+            assert!(records.iter().any(|r| told(r) == ("rejoin", "Crash", Verdict::Superseded, "redis-0")), "{records:?}");
+        } else {
+            example.observed.pods.get_mut(&0).unwrap().node.as_mut().unwrap().silent_since = None;
+            assert_eq!(runs_next(&mut example).0, "rejoin", "it goes by itself");
+            assert_eq!(example.ledger.state.episodes.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_nobody_hears_of_in_a_lost_pod_does_not_hold_its_fence_until_its_time_out() {
+    for is_under_way in [true, false] {
+        let (mut example, run) = crashed("rejoin: {command: [rejoin], timeout: 24h}");
+        lose(&mut example);
+        if !is_under_way {
+            let (since, at) = (example.now, example.now);
+            example.end(&run, RunEnd::Lost { since, at, denied: false, why: "cut".into() });
+        }
+        assert_eq!(runs_next(&mut example), fence_on("redis-1"));
+    }
+}
+
+/// The peer can be asked, and what it does is about the pod that is to be fenced: one after the other.
+#[test]
+fn a_run_in_a_peer_of_the_lost_pod_is_waited_for_before_its_fence() {
+    let (mut example, run) = crashed("postMortem: {command: [look], target: any, timeout: 1h}, rejoin: {command: [rejoin]}");
+    assert_eq!(example.told_runs, [("postMortem".to_owned(), "redis-1".to_owned())]);
+    lose(&mut example);
+    assert_eq!(runs_next(&mut example).0, "postMortem");
+    example.end(&run, outcome(FAILED));
+    assert_eq!(runs_next(&mut example), fence_on("redis-1"));
+}
+
+#[test]
+fn a_pod_that_was_evicted_to_be_made_anew_and_is_lost_on_its_way_out_is_fenced() {
+    let (mut example, run) = crashed("rejoin: {command: [rejoin], onFailure: recreate}");
+    example.end(&run, outcome(FAILED));
+    (0..2).for_each(|_| drop(example.pass()));
+    assert_eq!(example.evicted, ["redis-0"]);
+    lose(&mut example);
+    assert_eq!(runs_next(&mut example), fence_on("redis-1"));
 }
