@@ -335,10 +335,12 @@ impl State {
         }
     }
 
-    /// Notes what is there now of the set: its identity, and how many pods it is meant to have. Part of every write.
+    /// Notes what is there now of the set: its identity, and how many pods it is meant to have. An ordinal that it is not meant to have begins anew
+    /// when it comes back. Part of every write.
     pub fn sees(&mut self, set_uid: &str, ordinals: &std::ops::Range<u32>) {
         set_uid.clone_into(&mut self.set_uid);
         self.replicas = Some(self.replicas.map_or(ordinals.end, |seen| seen.min(ordinals.end)));
+        self.recreated.retain(|ordinal, _| ordinals.contains(ordinal));
     }
 
     /// Notes that a start needs nothing more. Whatever was answered is part of a cluster that is there.

@@ -10,6 +10,7 @@ use super::observed::Pod;
 use super::room::quorum;
 use super::step::{Settles, Step};
 use crate::ledger::{Record, Verdict};
+use crate::policy::OnFailure;
 use crate::reason;
 
 /// The act, in place of a hook's name.
@@ -81,10 +82,14 @@ fn goes_first(course: &Course<'_>, pod: &Pod) -> bool {
     })
 }
 
-/// The pods that are not made anew any more, until their hook succeeds.
+/// The pods that are not made anew any more, until their hook succeeds: those that the set is meant to have, while its policy makes any anew.
 pub(super) fn holds(view: &View<'_>) -> impl Iterator<Item = Next> {
-    view.ledger.recreated.iter().filter(|(_, times)| **times >= MOST).map(|(ordinal, times)| {
-        let why = format!("pod {}-{ordinal} was made anew {times} times in a row, which did not help", view.observed.set.name);
+    let hooks = view.policy.into_iter().flat_map(|policy| [&policy.hooks.join, &policy.hooks.rejoin]).flatten();
+    let recreates = hooks.into_iter().any(|hook| hook.on_failure == OnFailure::Recreate);
+    let set = &view.observed.set;
+    let given_up = move |(ordinal, times): &(&u32, &u32)| recreates && **times >= MOST && set.ordinals.contains(*ordinal);
+    view.ledger.recreated.iter().filter(given_up).map(|(ordinal, times)| {
+        let why = format!("pod {}-{ordinal} was made anew {times} times in a row, which did not help", set.name);
         Next::Hold { until: None, reason: reason::Hold::BreakerOpen, why }
     })
 }

@@ -49,6 +49,27 @@ fn a_pod_that_is_made_anew_in_vain_is_left_as_it_is_after_three_times_and_that_i
 }
 
 #[test]
+fn of_a_pod_that_its_owner_has_scaled_away_or_a_hook_that_makes_none_anew_nothing_is_said_any_more() {
+    type Change = fn(&mut Example);
+    let table: [(&str, usize, Change); 4] = [
+        ("as it was", 1, |_| ()),
+        ("its ordinal is gone", 0, |e| e.observed.set.ordinals = 0..1),
+        ("its hook goes on", 0, |e| e.policy.as_mut().unwrap().hooks.rejoin.as_mut().unwrap().on_failure = OnFailure::Continue),
+        ("no policy guards it", 0, |e| e.policy = None),
+    ];
+    for (why, expected, change) in table {
+        let mut example = recreating();
+        example.ledger.state.recreated.insert(1, 3);
+        change(&mut example);
+        let holds = example.decide().holds;
+        assert_eq!(holds.iter().filter(|hold| hold.reason == Hold::BreakerOpen).count(), expected, "{why}: {holds:?}");
+        example.crash(0);
+        example.pass();
+        assert_eq!(example.ledger.state.recreated.contains_key(&1), why != "its ordinal is gone", "{why}");
+    }
+}
+
+#[test]
 fn a_ready_pod_is_made_anew_only_while_enough_others_are_ready() {
     for (others_ready, quorum, evicted) in
         [(1, None, false), (2, None, true), (1, Some(Quorum::Number(1)), true), (2, Some(Quorum::Percent(100)), false)]
