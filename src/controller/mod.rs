@@ -22,6 +22,7 @@ mod api;
 mod brake;
 mod clock;
 mod collect;
+mod departed;
 mod due;
 mod events;
 mod evidence;

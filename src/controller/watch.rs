@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::mpsc;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
-use guardian_core::lifecycle::{Departed, Observed};
+use guardian_core::lifecycle::Observed;
 use guardian_core::names;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -20,6 +20,7 @@ use kube::{Api, Client, Resource};
 use super::SetKey;
 use super::api::call;
 use super::clock::Clock;
+use super::departed::Memory;
 use super::hand_over::Waiting;
 use super::observed::{Budget, Claim, Namespace, Node, Pod, Service, StatefulSet};
 use super::policies::Guard;
@@ -31,9 +32,6 @@ use touched::touched;
 
 /// A watch is renewed this often: a dead connection is noticed no sooner. Seconds.
 pub(super) const WATCH_TIMEOUT: u32 = 45;
-
-/// Most pods whose departure is remembered, of about 150 bytes each: 1.5 MB. Beyond, the reason of a start may be `Unknown`.
-const MAX_DEPARTED: usize = 10_000;
 
 /// The cluster, as far as it concerns us.
 pub(super) struct Cluster {
@@ -48,7 +46,7 @@ pub(super) struct Cluster {
     policies: Mutex<Watched>,
     policies_listed: tokio::sync::watch::Sender<bool>,
     approvals_listed: tokio::sync::watch::Sender<bool>,
-    departed: Mutex<BTreeMap<(String, String), Departed>>,
+    departed: Mutex<Memory>,
     stopping: Mutex<mpsc::Sender<Stopping>>,
     readiness: Readiness,
     /// When it began to watch.
@@ -229,7 +227,7 @@ impl Cluster {
                 pod.toggles = self.readiness.of(&pod.uid);
                 pods.insert(ordinal, pod);
             }
-            if let Some(before) = self.departed().get(&(key.namespace.clone(), name)) {
+            if let Some(before) = self.departed().of(&(key.namespace.clone(), name)) {
                 departed.insert(ordinal, before.clone());
             }
         }
@@ -310,16 +308,7 @@ impl Cluster {
         let Some(mut now) = pod.departing(gone) else { return };
         now.node_lost = self.node(pod).is_some_and(|node| node.silent_since().is_some());
         let name = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
-        let mut departed = self.departed();
-        if let Some(before) = departed.get(&name).filter(|before| before.uid == now.uid) {
-            now.disruption = now.disruption.or_else(|| before.disruption.clone());
-            now.reason = now.reason.or_else(|| before.reason.clone());
-            now.node_lost |= before.node_lost;
-        }
-        departed.insert(name, now);
-        if departed.len() > MAX_DEPARTED {
-            departed.pop_first();
-        }
+        self.departed().see(name, now);
     }
 
     /// Takes an event of a policy ConfigMap; yields the namespaces it concerns. The watch may show a policy before the approval that was
@@ -354,7 +343,7 @@ impl Cluster {
         self.policies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn departed(&self) -> MutexGuard<'_, BTreeMap<(String, String), Departed>> {
+    fn departed(&self) -> MutexGuard<'_, Memory> {
         self.departed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
