@@ -237,6 +237,9 @@ pub struct StopReason {
     /// Added to the environment of preStop.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The set or its namespace is on hold: the hook is not run, and the set's own preStop follows at once. Older runners run the hook.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub on_hold: bool,
 }
 
 /// What `guardian-hook reason` prints.

@@ -151,8 +151,12 @@ fn questions_and_their_answers_are_written_as_they_always_were() {
 
 #[test]
 fn a_reason_and_its_answer_are_written_as_they_always_were() {
-    let reason = StopReason { version: 1, pod_uid: "u".into(), reason: "ScaleIn".into(), env: BTreeMap::new() };
-    assert_eq!(json(&reason), r#"{"version":1,"podUid":"u","reason":"ScaleIn","env":{}}"#);
+    let reason = StopReason { version: 1, pod_uid: "u".into(), reason: "ScaleIn".into(), env: BTreeMap::new(), on_hold: false };
+    let text = r#"{"version":1,"podUid":"u","reason":"ScaleIn","env":{}}"#;
+    assert_eq!(json(&reason), text);
+    assert_eq!(serde_json::from_str::<StopReason>(text).unwrap(), reason, "older controllers say nothing of a hold");
+    let held = StopReason { on_hold: true, ..reason };
+    assert_eq!(json(&held), r#"{"version":1,"podUid":"u","reason":"ScaleIn","env":{},"onHold":true}"#);
     assert_eq!(json(&Noted { version: 1, refused: None }), r#"{"version":1}"#);
 }
 

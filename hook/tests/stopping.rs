@@ -21,8 +21,11 @@ fn pre_stop(text: &str, reason_wait_ms: u64) -> Installed {
 
 fn reason(pod: &Pod, uid: &str, reason: &str) -> Option<Refusal> {
     let env = BTreeMap::from([("GUARDIAN_PEERS".into(), "redis-sts-0.redis".into())]);
-    let message = StopReason { version: PROTOCOL, pod_uid: uid.into(), reason: reason.into(), env };
-    let out = pod.start("reason", &frame(&message).unwrap()).wait_with_output().unwrap();
+    notice(pod, &StopReason { version: PROTOCOL, pod_uid: uid.into(), reason: reason.into(), env, on_hold: false })
+}
+
+fn notice(pod: &Pod, message: &StopReason) -> Option<Refusal> {
+    let out = pod.start("reason", &frame(message).unwrap()).wait_with_output().unwrap();
     assert!(out.status.success(), "{out:?}");
     serde_json::from_slice::<Noted>(&out.stdout).unwrap().refused
 }
@@ -89,6 +92,25 @@ fn a_reason_for_another_pod_or_that_is_no_word_is_refused() {
     let out = pod.start("reason", &newer).wait_with_output().unwrap();
     assert!(String::from_utf8(out.stdout).unwrap().contains("badRequest"));
     assert!(!pod.path("stop.json").exists());
+}
+
+#[test]
+fn on_hold_the_hook_is_not_run_and_the_users_own_prestop_follows_at_once() {
+    for (wait, own, status) in [(0, None, 0), (60_000, Some("echo own > own; exit 5"), 5)] {
+        let mut spec = pre_stop("echo hook > mark; exit 1", wait);
+        spec.chained = own.map(|own| Chained::Exec(["sh", "-c", &format!("cd $GUARDIAN_DIR; {own}")].map(String::from).to_vec()));
+        let pod = Pod::with(&spec);
+        let begun = Instant::now();
+        let held =
+            StopReason { version: PROTOCOL, pod_uid: UID.into(), reason: "Drain".into(), env: BTreeMap::new(), on_hold: true };
+        assert_eq!(notice(&pod, &held), None);
+        let out = stop(&pod).wait_with_output().unwrap();
+        assert_eq!(out.status.code(), Some(status), "{out:?}");
+        assert!(String::from_utf8(out.stderr).unwrap().contains("preStop (Drain) is not run: the set is on hold"));
+        assert_eq!((pod.path("mark").exists(), pod.path("own").exists()), (false, own.is_some()));
+        assert!(pod.runs().is_empty(), "nothing ran, so there is no outcome");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
 }
 
 #[test]

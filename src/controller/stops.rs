@@ -1,5 +1,5 @@
 //! Pods that are being stopped are told why: the deletion is seen, its reason found out, and the runner told by an exec, while the pod's preStop
-//! waits for it (see [`REASON_WAIT`](guardian_core::policy::REASON_WAIT)). Nothing else hangs on it: a pod that is not told goes on with `Unknown`.
+//! waits for it (see [`REASON_WAIT`](guardian_core::policy::REASON_WAIT)). Where its set is on hold it is told that too, and does not run its hook. Nothing else hangs on it: a pod that is not told goes on with `Unknown`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -108,6 +108,7 @@ fn notice(pod: &Stopping, Known { observed, policy }: &Known) -> Option<Notice> 
             pod_uid: pod.uid.clone(),
             reason: Stop::Unknown.to_string(),
             env: action::surroundings(observed, Some(pod.leaving.ordinal)),
+            on_hold: observed.set.hold.is_some(),
         },
     })
 }

@@ -1,5 +1,6 @@
 //! Pods that stop are told why, once, and only those whose preStop asks.
 
+use guardian_core::names;
 use guardian_testing::{Fault, Stage};
 
 const ASKS: &str = "\
@@ -59,6 +60,21 @@ async fn a_pod_is_told_once_and_with_whom_it_is() {
     let env = &notices[0].reason.env;
     assert_eq!(env.get("GUARDIAN_READY_PEERS").map(String::as_str), Some("redis-0.redis.shop.svc"));
     assert_eq!(env.get("GUARDIAN_REPLICAS").map(String::as_str), Some("2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_set_on_hold_is_told_so() {
+    for on_hold in [true, false] {
+        let happens = async |stage: &Stage| {
+            if on_hold {
+                stage.annotate_set(names::HOLD, Some("an incident"));
+                stage.until("it is said", |stage| stage.events().iter().any(|event| event.contains("OnHold"))).await;
+            }
+            stopped(stage, None).await;
+        };
+        let notices = at_rest(ASKS, happens).await.runner.notices();
+        assert_eq!(notices.iter().map(|notice| notice.reason.on_hold).collect::<Vec<_>>(), [on_hold]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

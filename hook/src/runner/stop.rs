@@ -42,6 +42,8 @@ const MAX_LINE: usize = 4000;
 struct Noticed {
     reason: String,
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    on_hold: bool,
     /// Milliseconds since 1970.
     at_ms: u64,
 }
@@ -57,12 +59,12 @@ fn notice(home: &Home, stop: StopReason) -> Result<(), Refusal> {
     if !valid_reason(&stop.reason) {
         return Err(Refusal::BadRequest { message: "reason must be 1 to 64 letters and digits".into() });
     }
-    let noticed = line(&Noticed { reason: stop.reason, env: stop.env, at_ms: realtime_ms() });
+    let noticed = line(&Noticed { reason: stop.reason, env: stop.env, on_hold: stop.on_hold, at_ms: realtime_ms() });
     put(&home.stop_file(), &noticed, Mode::from_raw_mode(0o644), Durability::Cached)
         .map_err(|e| Refusal::Unwritable { message: e.to_string() })
 }
 
-/// Waits for the reason, runs the hook, then becomes the user's own preStop.
+/// Waits for the reason, runs the hook unless the set is on hold, then becomes the user's own preStop.
 pub(super) fn stop(home: &Home, env: &Environment) -> u8 {
     let installed = match home.hooks() {
         Ok(installed) => installed,
@@ -91,6 +93,10 @@ pub(super) fn stop(home: &Home, env: &Environment) -> u8 {
 
 fn run_hook(home: &Home, env: &Environment, pod: &Pod, installed: &Installed, hook: &InPodHook) -> u8 {
     let noticed = await_reason(home, installed.reason_wait_ms);
+    if noticed.on_hold {
+        say(env, &[format!("preStop ({}) is not run: the set is on hold", noticed.reason)]);
+        return 0;
+    }
     let mut env = pod.environment(env, "preStop", hook);
     env.extend(noticed.env.into_iter().map(|(k, v)| (k.into_bytes(), v.into_bytes())));
     env.insert(b"GUARDIAN_REASON".to_vec(), noticed.reason.clone().into_bytes());
@@ -123,7 +129,7 @@ fn await_reason(home: &Home, wait_ms: u64) -> Noticed {
         }
         match &watch {
             Some(watch) if monotonic_ms() < end => watch.wait(end),
-            _ => return Noticed { reason: "Unknown".into(), env: BTreeMap::new(), at_ms: 0 },
+            _ => return Noticed { reason: "Unknown".into(), env: BTreeMap::new(), on_hold: false, at_ms: 0 },
         }
     }
 }
@@ -147,9 +153,14 @@ fn tell(env: &Environment, reason: &str, ended: &Outcome) {
         let text = last_of(tail);
         lines.extend(text.lines().map(|l| format!("preStop {name}: {}", l.chars().take(MAX_LINE / 4).collect::<String>())));
     }
+    say(env, &lines);
+}
+
+/// To whoever has started us, and into the container's log.
+fn say(env: &Environment, lines: &[String]) {
     let log = container_log(env);
     for text in lines {
-        complain(&text);
+        complain(text);
         if let Some(log) = &log {
             // One piece or nothing: a full log must not hold up the stop.
             let _ = write(log, format!("guardian-hook: {text}\n").as_bytes());
