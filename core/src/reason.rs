@@ -140,7 +140,7 @@ reasons! {
         LedgerFull,
         /// The API server does not let the guardian do it.
         Forbidden,
-        /// The policy cannot be read, and no earlier revision of it is known.
+        /// The policy, or its last edit, cannot be read.
         PolicyInvalid,
         /// Nobody who may run commands in the namespace's pods has approved the policy, or its last edit.
         PolicyNotApproved,

@@ -256,7 +256,7 @@ async fn reconcile(key: &SetKey, set: &StatefulSet, context: &Context) -> Result
         }
     };
     context.evidence.complete(&mut observed, context.ledgers.remembered(key).as_deref()).await;
-    let edited = edited.map(|why| held(reason::Hold::PolicyNotApproved, why));
+    let edited = edited.map(|(reason, why)| held(reason, why));
     let pass = Pass { context, key, observed: &observed, policy: policy.as_deref(), edited };
     let done = pass.run().await;
     if let Err(error) = &done {

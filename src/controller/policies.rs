@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use guardian_core::names;
 use guardian_core::policy::{Policies, Policy, Revisions};
+use guardian_core::reason;
 
 use super::observed::StatefulSet;
 
 /// Who guards a set.
 pub(crate) enum Guard {
-    /// A policy; with what is to be said of a later edit of it that is not approved.
-    Policy(Arc<Policy>, Option<String>),
+    /// A policy; with what is to be said of a later edit of it that is not in force.
+    Policy(Arc<Policy>, Option<(reason::Hold, String)>),
     Nobody,
     /// A policy that is not approved.
     Waits(String),
@@ -41,11 +42,12 @@ impl Guard {
             && let Some(policy) = &revisions.in_force
         {
             let (name, revision) = (&policy.name, &policy.revision);
-            let edited = revisions.waiting().map(|_| {
-                format!(
-                    "the last edit of policy {name} is not approved, so revision {revision} stays in force: {}",
-                    approve(name)
-                )
+            let edited = match &revisions.stored {
+                Err(error) => Some((reason::Hold::PolicyInvalid, "cannot be read", error.clone())),
+                Ok(_) => revisions.waiting().map(|_| (reason::Hold::PolicyNotApproved, "is not approved", approve(name))),
+            };
+            let edited = edited.map(|(reason, is, then)| {
+                (reason, format!("the last edit of policy {name} {is}, so revision {revision} stays in force: {then}"))
             });
             return Self::Policy(Arc::clone(policy), edited);
         }
@@ -91,7 +93,9 @@ mod tests {
         let annotations: BTreeMap<&str, &str> = named.map(|name| (names::POLICY, name)).into_iter().collect();
         let metadata = json!({"name": "redis", "namespace": "shop", "labels": {"app": "redis"}, "annotations": annotations});
         match Guard::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap(), &policies) {
-            Guard::Policy(policy, edited) => format!("{}{}", policy.name, edited.map_or(String::new(), |why| format!(", {why}"))),
+            Guard::Policy(policy, edited) => {
+                format!("{}{}", policy.name, edited.map_or(String::new(), |(reason, why)| format!(", {reason}: {why}")))
+            }
             Guard::Nobody => "nobody".into(),
             Guard::Waits(why) | Guard::Invalid(why) => why,
         }
@@ -101,7 +105,7 @@ mod tests {
     fn the_approved_policy_guards_and_whatever_else_may_be_meant_is_named() {
         let named = Some("b");
         let waits = "policy b is not approved: run `guardian approve -n shop b`";
-        let cases: [(&[Written<'_>], Option<&str>, &str); 12] = [
+        let cases: [(&[Written<'_>], Option<&str>, &str); 11] = [
             (&[], None, "nobody"),
             (&[("a", "other", "ok"), ("b", "other", "new")], None, "nobody"),
             (&[("a", "redis", "ok")], None, "a"),
@@ -112,7 +116,6 @@ mod tests {
             (&[("a", "redis", "ok"), ("b", "other", "ok")], named, "b"),
             (&[("a", "", "ok")], None, "policy a cannot be read: "),
             (&[("a", "", "ok")], named, "nobody"),
-            (&[("b", "redis", "ok"), ("b", "", "ok")], None, "b"),
             // An edit that would guard the set, where the revision in force does not.
             (&[("b", "other", "ok"), ("b", "redis", "new")], None, waits),
         ];
@@ -120,7 +123,17 @@ mod tests {
             let is = guard(written, named);
             assert!(is == expected || (expected.ends_with(": ") && is.starts_with(expected)), "{written:?}: {is}");
         }
-        let edited = guard(&[("b", "redis", "ok"), ("b", "redis", "new")], None);
-        assert!(edited.starts_with("b, the last edit of policy b is not approved, so revision "), "{edited}");
+    }
+
+    #[test]
+    fn an_edit_that_is_not_approved_or_cannot_be_read_is_told_beside_the_revision_that_stays_in_force() {
+        for (app, word, expected) in [
+            ("redis", "new", "b, PolicyNotApproved: the last edit of policy b is not approved, so revision "),
+            ("", "ok", "b, PolicyInvalid: the last edit of policy b cannot be read, so revision "),
+            ("", "new", "b, PolicyInvalid: the last edit of policy b cannot be read, so revision "),
+        ] {
+            let edited = guard(&[("b", "redis", "ok"), ("b", app, word)], None);
+            assert!(edited.starts_with(expected) && edited.contains(" stays in force: "), "{edited}");
+        }
     }
 }
