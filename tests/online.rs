@@ -318,6 +318,23 @@ fn check_names_what_is_missing_and_what_to_do() {
     }
 }
 
+/// Its overlay takes `guardian-certs` out; to install that again would make a second writer.
+#[test]
+fn check_asks_for_nothing_that_makes_certificates_where_cert_manager_does() {
+    let world = World::new();
+    let certs = |world: &World| {
+        let text = world.guardian(&["check"]).stdout;
+        text.lines().find(|line| line.contains("deployment stateful-guardian/guardian-certs")).expect("a line").to_owned()
+    };
+    assert!(certs(&world).starts_with("FAILED   "), "{}", certs(&world));
+    let annotated =
+        json!({"metadata": {"annotations": {"cert-manager.io/inject-ca-from": "stateful-guardian/guardian-webhook"}}});
+    world.put("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", "", "stateful-guardian", annotated);
+    assert!(certs(&world).starts_with("skipped  ") && certs(&world).contains("cert-manager"), "{}", certs(&world));
+    world.api.fail_next("GET validatingwebhookconfigurations", Fault::Status(403));
+    assert!(certs(&world).contains("cannot be read"));
+}
+
 #[test]
 fn the_keys_of_each_json_document_are_the_documented_ones() {
     let world = World::new();

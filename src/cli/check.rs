@@ -113,7 +113,8 @@ pub(super) fn run(args: &Args) -> Result<(), CheckError> {
 }
 
 async fn look(args: &Args, cluster: &Cluster) -> Vec<Check> {
-    let mut checks = installation::check(cluster, &args.installation).await;
+    let injected = certificates::injected(cluster, &args.webhooks).await;
+    let mut checks = installation::check(cluster, &args.installation, injected).await;
     checks.extend(certificates::check(cluster, &args.webhooks, super::process::now()).await);
     let places = match &args.namespace {
         Some(namespace) => cluster.place(namespace).await.map(|place| vec![place]),

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-use kube::Api;
+use kube::{Api, ResourceExt as _};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::parse_x509_certificate;
@@ -15,12 +15,26 @@ use super::Check;
 const LATE: SignedDuration = SignedDuration::from_hours(24);
 /// What the API server asks us about.
 const MUTATING: [&str; 1] = ["statefulsets.stateful-guardian.io"];
-const VALIDATING: [&str; 2] = ["policies.stateful-guardian.io", "guards.stateful-guardian.io"];
+const VALIDATING: [&str; 4] = [
+    "policies.stateful-guardian.io",
+    "guards.stateful-guardian.io",
+    "evictions.stateful-guardian.io",
+    "namespaces.stateful-guardian.io",
+];
+/// Where this annotation is, cert-manager's injector writes the caBundle.
+const INJECTED: &str = "cert-manager.io/inject-ca-from";
 
 /// A webhook of a configuration.
 struct Webhook {
     name: String,
     bundle: Option<ByteString>,
+}
+
+/// Does cert-manager write the caBundle? `None`: that cannot be read.
+pub(super) async fn injected(cluster: &Cluster, name: &str) -> Option<bool> {
+    let api: Api<ValidatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let found = call(format!("read the ValidatingWebhookConfiguration {name}"), api.get_metadata_opt(name)).await.ok()?;
+    Some(found.is_some_and(|configuration| configuration.annotations().contains_key(INJECTED)))
 }
 
 pub(super) async fn check(cluster: &Cluster, name: &str, now: Timestamp) -> Vec<Check> {
@@ -118,8 +132,10 @@ mod tests {
         ByteString(parameters.self_signed(&KeyPair::generate().unwrap()).unwrap().pem().into_bytes())
     }
 
+    /// The first two have these, the others one that is in order.
     fn looked_at(bundles: [Option<ByteString>; 2]) -> Check {
         let now = "2027-01-01T00:00:00Z".parse().unwrap();
+        let bundles = bundles.into_iter().chain(std::iter::repeat(Some(bundle(2030))));
         let webhooks = VALIDATING.iter().zip(bundles).map(|(name, bundle)| Webhook { name: (*name).to_owned(), bundle });
         configuration("V/x", Ok(Some(webhooks.collect())), &VALIDATING, now)
     }
@@ -145,6 +161,12 @@ mod tests {
         assert!(late.state == State::Failed && late.message.contains("ends 2030"), "{late:?}");
         let none = configuration("M/x", Ok(None), &MUTATING, now);
         assert!(none.state == State::Failed && none.message.contains("asks nobody"), "{none:?}");
+        for absent in VALIDATING {
+            let others = VALIDATING.iter().filter(|name| **name != absent);
+            let webhooks = others.map(|name| Webhook { name: (*name).to_owned(), bundle: Some(bundle(2040)) });
+            let lacks = configuration("V/x", Ok(Some(webhooks.collect())), &VALIDATING, now);
+            assert!(lacks.state == State::Failed && lacks.message.contains(absent), "{lacks:?}");
+        }
         let lacks = configuration("M/x", Ok(Some(Vec::new())), &MUTATING, now);
         assert!(lacks.state == State::Failed && lacks.message.contains("lacks statefulsets."), "{lacks:?}");
     }

@@ -10,18 +10,22 @@ use super::Check;
 
 /// Our Deployments, and what does not happen without each.
 const PARTS: [(&str, &str); 3] = [
-    ("guardian-certs", "certificates are not renewed"),
+    (CERTS, "certificates are not renewed"),
     ("guardian-webhook", "sets go through unguarded, and policies are refused"),
     ("guardian-controller", "no hook runs"),
 ];
+/// The one of them that is not there where cert-manager makes the certificates: two would write the caBundle.
+const CERTS: &str = "guardian-certs";
 const SERVICE: &str = "guardian-webhook";
 
-pub(super) async fn check(cluster: &Cluster, installation: &str) -> Vec<Check> {
+/// `injected`: cert-manager writes the caBundle; `None`: that is not known.
+pub(super) async fn check(cluster: &Cluster, installation: &str, injected: Option<bool>) -> Vec<Check> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), installation);
     let mut checks = Vec::new();
     for (name, without) in PARTS {
         let subject = format!("{installation}/{name}");
         checks.push(match call(format!("read the Deployment {subject}"), deployments.get_opt(name)).await {
+            Ok(None) if name == CERTS && injected != Some(false) => without_certs(injected, subject),
             Ok(deployment) => part(deployment.as_ref(), &subject, (installation, name), without),
             Err(error) => Check::unread("deployment", subject, &error),
         });
@@ -34,6 +38,21 @@ pub(super) async fn check(cluster: &Cluster, installation: &str) -> Vec<Check> {
         Err(error) => Check::unread("endpoints", subject, &error),
     });
     checks
+}
+
+/// There is no Deployment that makes certificates.
+fn without_certs(injected: Option<bool>, subject: String) -> Check {
+    let (message, remedy) = match injected {
+        Some(_) => (
+            "there is none, and cert-manager is to write the caBundle",
+            "whether it renews the certificate, cert-manager knows: kubectl get certificates -A",
+        ),
+        None => (
+            "there is none, and whether cert-manager is to write the caBundle cannot be read",
+            "ask somebody who may read the ValidatingWebhookConfiguration",
+        ),
+    };
+    Check::skipped("deployment", subject, message, remedy)
 }
 
 fn part(deployment: Option<&Deployment>, subject: &str, (installation, name): (&str, &str), without: &str) -> Check {

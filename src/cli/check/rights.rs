@@ -1,5 +1,6 @@
 //! Who may do what: the caller, and the ServiceAccounts of the guardian.
 
+use guardian_core::names;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview, SubjectAccessReviewSpec,
 };
@@ -13,46 +14,105 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 15] = [
+const CONTROLLER: [Right; 16] = [
+    ("get", "", "pods", "exec"),
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
     ("patch", "", "pods", "resize"),
-    ("list", "policy", "poddisruptionbudgets", ""),
-    ("create", "policy", "poddisruptionbudgets", ""),
-    ("delete", "policy", "poddisruptionbudgets", ""),
     ("patch", "", "pods", ""),
     ("delete", "", "pods", ""),
-    ("list", "", "events", ""),
     ("patch", "", "services", ""),
-    ("list", "discovery.k8s.io", "endpointslices", ""),
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),
+    ("create", "policy", "poddisruptionbudgets", ""),
+    ("patch", "policy", "poddisruptionbudgets", ""),
+    ("delete", "policy", "poddisruptionbudgets", ""),
     ("create", "events.k8s.io", "events", ""),
+    ("patch", "events.k8s.io", "events", ""),
+    ("list", "", "events", ""),
 ];
 /// What the controller must be allowed to do in the whole cluster.
-const CONTROLLER_EVERYWHERE: [Right; 4] = [
-    ("watch", "", "pods", ""),
+const CONTROLLER_EVERYWHERE: [Right; 20] = [
+    ("list", "", "namespaces", ""),
+    ("watch", "", "namespaces", ""),
+    ("list", "", "nodes", ""),
     ("watch", "", "nodes", ""),
+    ("list", "", "pods", ""),
+    ("watch", "", "pods", ""),
+    ("list", "", "persistentvolumeclaims", ""),
     ("watch", "", "persistentvolumeclaims", ""),
+    ("get", "", "configmaps", ""),
+    ("list", "", "configmaps", ""),
+    ("watch", "", "configmaps", ""),
+    ("list", "", "services", ""),
+    ("watch", "", "services", ""),
+    ("list", "", "events", ""),
+    ("get", "apps", "statefulsets", ""),
+    ("list", "apps", "statefulsets", ""),
     ("watch", "apps", "statefulsets", ""),
+    ("list", "policy", "poddisruptionbudgets", ""),
+    ("watch", "policy", "poddisruptionbudgets", ""),
+    ("list", "discovery.k8s.io", "endpointslices", ""),
+];
+/// What the controller must be allowed to do with Leases in its own namespace.
+const CONTROLLER_AT_HOME: [Right; 6] = [
+    ("get", LEASES.0, LEASES.1, ""),
+    ("list", LEASES.0, LEASES.1, ""),
+    ("watch", LEASES.0, LEASES.1, ""),
+    ("create", LEASES.0, LEASES.1, ""),
+    ("update", LEASES.0, LEASES.1, ""),
+    ("delete", LEASES.0, LEASES.1, ""),
 ];
 /// What the webhook must be allowed to do in the whole cluster.
-const WEBHOOK: [Right; 4] = [
+const WEBHOOK: [Right; 8] = [
     ("list", "", "configmaps", ""),
+    ("watch", "", "configmaps", ""),
+    ("list", "scheduling.k8s.io", "priorityclasses", ""),
     ("watch", "scheduling.k8s.io", "priorityclasses", ""),
     ("get", "apps", "statefulsets", ""),
     ("get", "", "namespaces", ""),
+    ("get", "", "pods", ""),
+    ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
 ];
+/// What the webhook must be allowed to do with Leases in its own namespace.
+const WEBHOOK_AT_HOME: [Right; 4] = [
+    ("get", LEASES.0, LEASES.1, ""),
+    ("list", LEASES.0, LEASES.1, ""),
+    ("create", LEASES.0, LEASES.1, ""),
+    ("delete", LEASES.0, LEASES.1, ""),
+];
+/// What the webhook must be allowed to do with the approvals, which are one ConfigMap of its own namespace.
+const APPROVALS: [Right; 4] = [
+    ("get", "", "configmaps", ""),
+    ("list", "", "configmaps", ""),
+    ("watch", "", "configmaps", ""),
+    ("update", "", "configmaps", ""),
+];
+const LEASES: (&str, &str) = ("coordination.k8s.io", "leases");
+
+/// Rights in one place.
+struct Rights<'a> {
+    /// The namespace; `None`: the whole cluster.
+    namespace: Option<&'a str>,
+    /// The one object, where they are narrowed to it.
+    name: Option<&'a str>,
+    all: &'a [Right],
+}
 
 pub(super) async fn check(cluster: &Cluster, installation: &str, places: &[Place]) -> Vec<Check> {
     let mut checks = own(cluster, installation).await;
-    checks.push(service_account(cluster, installation, "guardian-webhook", None, &WEBHOOK).await);
-    checks.push(service_account(cluster, installation, "guardian-controller", None, &CONTROLLER_EVERYWHERE).await);
+    let everywhere = |all| Rights { namespace: None, name: None, all };
+    let at_home = |name, all| Rights { namespace: Some(installation), name, all };
+    let webhook = [everywhere(&WEBHOOK), at_home(None, &WEBHOOK_AT_HOME), at_home(Some(names::APPROVALS), &APPROVALS)];
+    checks.push(service_account(cluster, installation, "guardian-webhook", None, &webhook).await);
+    let controller = [everywhere(&CONTROLLER_EVERYWHERE), at_home(None, &CONTROLLER_AT_HOME)];
+    checks.push(service_account(cluster, installation, "guardian-controller", None, &controller).await);
     let mut progress = Progress::start();
     for place in places.iter().filter(|place| place.enabled) {
         progress.say(&format!("asking for rights in namespace {}", place.name));
-        checks.push(service_account(cluster, installation, "guardian-controller", Some(&place.name), &CONTROLLER).await);
+        let there = [Rights { namespace: Some(&place.name), name: None, all: &CONTROLLER }];
+        checks.push(service_account(cluster, installation, "guardian-controller", Some(&place.name), &there).await);
     }
     checks
 }
@@ -87,18 +147,26 @@ async fn own(cluster: &Cluster, installation: &str) -> Vec<Check> {
     checks
 }
 
-async fn service_account(cluster: &Cluster, installation: &str, name: &str, namespace: Option<&str>, rights: &[Right]) -> Check {
+async fn service_account(
+    cluster: &Cluster,
+    installation: &str,
+    name: &str,
+    namespace: Option<&str>,
+    rights: &[Rights<'_>],
+) -> Check {
     let subject = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{name} in {namespace}"));
     let user = format!("system:serviceaccount:{installation}:{name}");
-    for right in rights {
-        match may_other(cluster, &user, attributes(*right, namespace)).await {
+    let all = rights.iter().flat_map(|of| of.all.iter().map(move |right| (*right, of)));
+    for (right, of) in all {
+        let attributes = ResourceAttributes { name: of.name.map(str::to_owned), ..attributes(right, of.namespace) };
+        match may_other(cluster, &user, attributes).await {
             Ok(true) => {}
             Ok(false) => {
                 let remedy = namespace.map_or_else(
                     || "install it again: kubectl apply -k manifests/base, or your overlay".to_owned(),
                     |namespace| format!("run: guardian enable {namespace}"),
                 );
-                return Check::failed("rights", subject, format!("{user} may not {}", shown(*right)), remedy);
+                return Check::failed("rights", subject, format!("{user} may not {}", shown_in(right, of)), remedy);
             }
             Err(error) => return Check::unread("rights", subject, &error),
         }
@@ -141,6 +209,12 @@ fn shown((verb, _, resource, subresource): Right) -> String {
     if subresource.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}/{subresource}") }
 }
 
+fn shown_in(right: Right, Rights { namespace, name, .. }: &Rights<'_>) -> String {
+    let of = name.map(|name| format!(" {name}")).unwrap_or_default();
+    let there = namespace.map(|namespace| format!(" in {namespace}")).unwrap_or_default();
+    format!("{}{of}{there}", shown(right))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -150,12 +224,16 @@ mod tests {
 
     use super::*;
 
-    /// What the ClusterRoles of this name grant: verb, group, resource with subresource.
-    fn granted(roles: &[&str]) -> BTreeSet<(String, String, String)> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/base/controller-rights.yaml");
+    /// Verb, group, resource with subresource.
+    type Granted = BTreeSet<(String, String, String)>;
+
+    /// What the role of this kind and name grants; of one narrowed to objects of a name alone, or of all else.
+    fn granted(file: &str, kind: &str, role: &str, named: bool) -> Granted {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/base").join(file);
         let objects: Vec<Value> = serde_saphyr::from_multiple(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let is_meant = |o: &&Value| o["kind"] == "ClusterRole" && roles.iter().any(|role| o["metadata"]["name"] == *role);
+        let is_meant = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == role;
         let rules = objects.iter().filter(is_meant).flat_map(|role| role["rules"].as_array().unwrap());
+        let rules = rules.filter(|rule| rule["resourceNames"].is_array() == named);
         let words = |rule: &Value, of: &str| -> Vec<String> {
             rule[of].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
         };
@@ -170,18 +248,34 @@ mod tests {
         all.collect()
     }
 
+    fn asked(rights: &[Right]) -> Granted {
+        let whole = |(verb, group, resource, subresource): &Right| {
+            let resource = if subresource.is_empty() { (*resource).to_owned() } else { format!("{resource}/{subresource}") };
+            ((*verb).to_owned(), (*group).to_owned(), resource)
+        };
+        rights.iter().map(whole).collect()
+    }
+
     #[test]
-    fn what_the_controller_is_asked_about_is_granted_and_of_every_resource_that_it_writes_it_is_asked() {
-        let whole = |(verb, group, resource, subresource): Right| {
-            let resource = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
-            (verb.to_owned(), group.to_owned(), resource)
-        };
-        let asked: BTreeSet<_> = CONTROLLER.into_iter().map(whole).collect();
-        let all = granted(&["guardian-namespace", "guardian-controller"]);
-        assert_eq!(asked.difference(&all).collect::<Vec<_>>(), Vec::<&(String, String, String)>::new());
-        let resources = |rights: &BTreeSet<(String, String, String)>| -> BTreeSet<(String, String)> {
-            rights.iter().map(|(_, group, resource)| (group.clone(), resource.clone())).collect()
-        };
-        assert!(resources(&granted(&["guardian-namespace"])).is_subset(&resources(&asked)));
+    fn of_all_that_is_granted_it_is_asked_and_of_nothing_else() {
+        let (controller, webhook) = ("controller-rights.yaml", "webhook.yaml");
+        let everywhere = granted(controller, "ClusterRole", "guardian-controller", false);
+        // One rule for many resources, of which not every one is read by its name.
+        let is_get = |right: &&(String, String, String)| right.0 == "get";
+        let rows = [
+            (asked(&CONTROLLER), granted(controller, "ClusterRole", "guardian-namespace", false), &everywhere),
+            (asked(&CONTROLLER_EVERYWHERE), everywhere.iter().filter(|right| !is_get(right)).cloned().collect(), &everywhere),
+            (asked(&CONTROLLER_AT_HOME), granted(controller, "Role", "guardian-controller", false), &Granted::new()),
+            (asked(&WEBHOOK_AT_HOME), granted(webhook, "Role", "guardian-webhook", false), &Granted::new()),
+            (asked(&APPROVALS), granted(webhook, "Role", "guardian-webhook", true), &Granted::new()),
+        ];
+        let missing = |all: &Granted, of: &Granted| all.difference(of).cloned().collect::<Vec<_>>();
+        for (asked, granted, also) in rows {
+            assert_eq!(missing(&granted, &asked), [], "granted, and not asked about");
+            assert_eq!(missing(&missing(&asked, &granted).into_iter().collect(), also), [], "asked about, and not granted");
+        }
+        let (asked, granted) = (asked(&WEBHOOK), granted(webhook, "ClusterRole", "guardian-webhook", false));
+        assert_eq!(missing(&asked, &granted), []);
+        assert_eq!(missing(&granted, &asked), [("get".into(), "scheduling.k8s.io".into(), "priorityclasses".into())]);
     }
 }
