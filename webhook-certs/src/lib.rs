@@ -8,6 +8,9 @@
 //! Any number of replicas may run at once: the Secret is written only on top of what was read, and whoever comes second
 //! takes what the first has written.
 //!
+//! A Secret that was lost or damaged is made anew with a CA that no server has a leaf of yet. So whatever CA the API server trusts
+//! at that moment stays behind the new one for [`Lives::settle`].
+//!
 //! # Rights
 //!
 //! | resource | verbs | narrowed to |
@@ -65,6 +68,8 @@ pub struct Config {
 /// lost by it.
 pub async fn run(client: Client, config: Config, clock: impl Fn() -> Timestamp, shutdown: CancellationToken) {
     let mut certs = Certs::new(client, config);
+    // Whoever was here before may have written the Secret just now.
+    certs.others_until = Some(clock() + certs.config.lives.settle);
     let mut told = None;
     loop {
         let passed = certs.pass(clock()).await;
@@ -108,11 +113,13 @@ struct Certs {
     /// The bundle that the API server was seen to have, and since when. Not kept over a restart: then the CA waits for
     /// [`Lives::settle`] once more.
     published: Option<(String, Timestamp)>,
+    /// Until then the API server goes on trusting what it trusts, beside the bundle of the Secret.
+    others_until: Option<Timestamp>,
 }
 
 impl Certs {
     fn new(client: Client, config: Config) -> Self {
-        Self { client, config, published: None }
+        Self { client, config, published: None, others_until: None }
     }
 
     async fn pass(&mut self, now: Timestamp) -> Result<Pass, Error> {
@@ -128,9 +135,15 @@ impl Certs {
             tracing::info!(secret = config.secret, not_after = %next.not_after, reason, "the Secret has new certificates");
         }
         let bundle = &next.content.ca_crt;
+        let is_new = self.published.as_ref().is_some_and(|(published, _)| published != bundle);
+        if is_new || !next.reasons.is_empty() {
+            self.others_until = Some(now + config.lives.settle);
+        }
+        let keeps_others = self.others_until.is_some_and(|until| now < until);
+        let wanted = |held: &str| if keeps_others { rotate::beside(bundle, held, now) } else { bundle.clone() };
         // Each has its turn, whatever became of the other.
-        let mutating = publish::publish::<MutatingWebhookConfiguration>(&self.client, &config.mutating, bundle).await;
-        let validating = publish::publish::<ValidatingWebhookConfiguration>(&self.client, &config.validating, bundle).await;
+        let mutating = publish::publish::<MutatingWebhookConfiguration>(&self.client, &config.mutating, wanted).await;
+        let validating = publish::publish::<ValidatingWebhookConfiguration>(&self.client, &config.validating, wanted).await;
         let (mutating, validating) = (mutating?, validating?);
         if [mutating, validating].contains(&Published::Patched) {
             tracing::info!(config.mutating, config.validating, "the webhook configurations have the CA bundle of the Secret");

@@ -24,11 +24,11 @@ pub enum Published {
     Missing,
 }
 
-/// Writes `bundle` into every webhook of the configuration `name` that has another one.
+/// Writes what `wanted` makes of the bundle that is there into every webhook of the configuration `name` that has another one.
 pub(crate) async fn publish<K: WebhookConfiguration>(
     client: &Client,
     name: &str,
-    bundle: &str,
+    wanted: impl Fn(&str) -> String,
 ) -> Result<Published, PublishError> {
     let configurations: Api<K> = Api::all(client.clone());
     let whole = || format!("{} {name}", K::KIND);
@@ -37,7 +37,7 @@ pub(crate) async fn publish<K: WebhookConfiguration>(
         let Some(configuration) = call(configurations.get_opt(name)).await.map_err(failed("read"))? else {
             return Ok(Published::Missing);
         };
-        let Some(patch) = patch(&configuration, bundle) else { return Ok(Published::Unchanged) };
+        let Some(patch) = patch(&configuration, &wanted) else { return Ok(Published::Unchanged) };
         let patch = Patch::Json::<()>(patch);
         match call(configurations.patch(name, &PatchParams::default(), &patch)).await {
             Ok(_) => return Ok(Published::Patched),
@@ -51,21 +51,19 @@ pub(crate) async fn publish<K: WebhookConfiguration>(
 
 /// The operations that are needed; none when there is nothing to do. `add` replaces a member that is there (RFC 6902, 4.1);
 /// the position of a webhook is only safe in the version that was read.
-fn patch<K: WebhookConfiguration>(configuration: &K, bundle: &str) -> Option<json_patch::Patch> {
-    let other = |held: &Option<&ByteString>| held.is_none_or(|held| held.0 != bundle.as_bytes());
-    let bundles = configuration.bundles();
-    let stale: Vec<_> = bundles.iter().enumerate().filter(|(_, held)| other(held)).map(|(at, _)| at).collect();
+fn patch<K: WebhookConfiguration>(configuration: &K, wanted: impl Fn(&str) -> String) -> Option<json_patch::Patch> {
+    let held = |held: Option<&ByteString>| held.and_then(|held| String::from_utf8(held.0.clone()).ok()).unwrap_or_default();
+    let bundles = configuration.bundles().into_iter().map(held).enumerate();
+    let stale: Vec<_> = bundles.map(|(at, held)| (at, wanted(&held), held)).filter(|(_, wanted, held)| wanted != held).collect();
     if stale.is_empty() {
         return None;
     }
     let version = configuration.resource_version().unwrap_or_default();
     let mut operations = vec![serde_json::json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
-    let value = ByteString(bundle.as_bytes().to_vec());
-    operations.extend(
-        stale
-            .into_iter()
-            .map(|at| serde_json::json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": value})),
-    );
+    operations.extend(stale.into_iter().map(|(at, wanted, _)| {
+        let value = ByteString(wanted.into_bytes());
+        serde_json::json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": value})
+    }));
     serde_json::from_value(operations.into()).ok()
 }
 

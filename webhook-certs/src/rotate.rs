@@ -243,6 +243,17 @@ impl Certificate {
     }
 }
 
+/// A bundle, and behind its own CAs those of another that still hold at `now`: servers may present leaves of them yet.
+pub(crate) fn beside(own: &str, other: &str, now: Timestamp) -> String {
+    let mut all = authorities(own);
+    for ca in authorities(other).into_iter().filter(|ca| ca.not_before <= now && now <= ca.not_after) {
+        if all.len() < MAX_AUTHORITIES && all.iter().all(|known| known.der != ca.der) {
+            all.push(ca);
+        }
+    }
+    bundle(&all)
+}
+
 /// The CAs of a bundle, in their order; what is none is left out.
 fn authorities(bundle: &str) -> Vec<Certificate> {
     let blocks = bundle.split_inclusive("-----END CERTIFICATE-----\n");

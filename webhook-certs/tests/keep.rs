@@ -305,6 +305,59 @@ async fn an_api_server_that_does_not_answer_is_given_up_after_ten_seconds() {
     assert_eq!(began.elapsed().as_secs(), 10);
 }
 
+/// The webhooks present the old leaf until the kubelet brings them the new one.
+#[tokio::test(start_paused = true)]
+async fn what_was_trusted_when_the_secret_was_lost_stays_trusted_until_servers_have_the_new_pair() {
+    let api = api();
+    let began = tokio::time::Instant::now();
+    let clock = move || now() + jiff::SignedDuration::try_from(began.elapsed()).expect("hours");
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let minute = || tokio::time::sleep(std::time::Duration::from_secs(65));
+    let expired = self::api();
+    ensure_once(client(&expired), config(), now() - jiff::SignedDuration::from_hours(24 * 400)).await.expect("a pass");
+    let expired = expired.lock().expect("no panic").text(SECRET, "ca.crt");
+    let story = async {
+        minute().await;
+        let before = {
+            let mut api = api.lock().expect("no panic");
+            api.objects.remove(SECRET);
+            let before = bundles(&api)[0].clone();
+            let mut configuration = api.objects[VALIDATING].clone();
+            let both = k8s_openapi::ByteString(format!("{before}{expired}").into_bytes());
+            configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(both);
+            api.put(VALIDATING, configuration);
+            before
+        };
+        minute().await;
+        let after = {
+            let api = api.lock().expect("no panic");
+            let after = api.text(SECRET, "ca.crt");
+            assert_ne!(after, before);
+            assert_eq!(bundles(&api), vec![format!("{after}{before}"); 3], "and not what has expired");
+            after
+        };
+        for _ in 0..10 {
+            minute().await;
+        }
+        assert_eq!(bundles(&api.lock().expect("no panic")), vec![after; 3], "all of them have it");
+        shutdown.cancel();
+    };
+    tokio::join!(story, run(client(&api), config(), clock, shutdown.clone()));
+}
+
+#[tokio::test]
+async fn a_single_pass_leaves_what_was_trusted_only_where_it_has_made_a_pair() {
+    let api = api();
+    pass(&api).await.expect("a pass");
+    let before = bundles(&api.lock().expect("no panic"))[0].clone();
+    api.lock().expect("no panic").objects.remove(SECRET);
+    for others in [before, String::new()] {
+        pass(&api).await.expect("a pass");
+        let api = api.lock().expect("no panic");
+        assert_eq!(bundles(&api), vec![format!("{}{others}", api.text(SECRET, "ca.crt")); 3]);
+    }
+}
+
 /// Lives of minutes over three simulated hours: the loop rotates CA and leaf, and each `caBundle` follows.
 #[tokio::test(start_paused = true)]
 async fn the_loop_rotates_the_ca_and_the_leaf_without_a_gap() {
