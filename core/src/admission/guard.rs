@@ -41,10 +41,11 @@ pub(super) fn judge(review: &Review<'_>, snapshot: &Snapshot) -> Verdict {
 
 /// Nothing is denied to a namespace. That it is opted in or out, or put on hold, is written down.
 pub(super) fn namespace(review: &Review<'_>) -> Verdict {
-    let (Ok(Some(old)), Ok(Some(new))) = (review.old_object::<Stored>(), review.object::<Stored>()) else {
+    let (Ok(old), Ok(Some(new))) = (review.old_object::<Stored>(), review.object::<Stored>()) else {
         return Verdict::untouched(Reason::Unreadable);
     };
-    let (old, new) = (old.metadata, new.metadata);
+    // One that is made had nothing before.
+    let (old, new) = (old.map(|old| old.metadata).unwrap_or_default(), new.metadata);
     let enabled = old.labels.get(names::ENABLED) != new.labels.get(names::ENABLED);
     let hold = old.annotations.get(names::HOLD) != new.annotations.get(names::HOLD);
     let changes: Vec<_> =

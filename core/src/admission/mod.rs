@@ -135,7 +135,7 @@ pub fn validate(review: &Review<'_>, snapshot: &Snapshot, now: Timestamp) -> Ver
         }
         // Older versions of the kind come converted.
         ("policy/v1/Eviction", "eviction", Verb::Create) if of_a_pod => hand_over::judge(review, snapshot, now),
-        ("v1/Namespace", "", Verb::Update) => guard::namespace(review),
+        ("v1/Namespace", "", Verb::Create | Verb::Update) => guard::namespace(review),
         _ => Verdict::untouched(Reason::NotOurs),
     };
     verdict.with_short_warnings()
