@@ -1,6 +1,7 @@
 //! `guardian enable` and `guardian disable`: opt a namespace in or out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use guardian_core::names;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -18,6 +19,10 @@ use super::eject::{EjectError, Ejection};
 const ROLE: &str = "guardian-namespace";
 /// Name of the RoleBinding, and of the controller's ServiceAccount in the installation.
 const CONTROLLER: &str = "guardian-controller";
+/// Between two tries at what the webhook undoes while an API server still asks it, and how many: an API server knows a label of a namespace after some
+/// milliseconds, so this is 10 s for one that is far behind.
+const MOMENT: Duration = Duration::from_millis(200);
+const PATIENCE: u32 = 50;
 
 /// Opt a namespace in: its StatefulSets are guarded from their next change on
 ///
@@ -179,8 +184,16 @@ impl Target {
             let patch = json!({"metadata": {"uid": service.uid()}, "spec": {"selector": {(names::SERVING): null}}});
             let params =
                 PatchParams { dry_run: self.dry_run, field_manager: Some("guardian".to_owned()), ..PatchParams::default() };
-            let what = format!("change the selector of the Service {name} of {}", self.namespace);
-            call(what, services.patch(&name, &params, &Patch::Merge(patch))).await?;
+            let patch = Patch::Merge(patch);
+            // The webhook puts the label back until every API server knows that the namespace is out.
+            for _ in 0..PATIENCE {
+                let what = format!("change the selector of the Service {name} of {}", self.namespace);
+                let stored = call(what, services.patch(&name, &params, &patch)).await?;
+                if self.dry_run || !asks(&&stored) {
+                    break;
+                }
+                tokio::time::sleep(MOMENT).await;
+            }
         }
         Ok(())
     }

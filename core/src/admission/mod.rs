@@ -15,6 +15,7 @@ mod patch;
 mod pin;
 mod plan;
 mod review;
+mod serving;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ pub fn judge(review: &Review<'_>, snapshot: &Snapshot, settings: &Settings) -> V
                 Verdict::untouched(Reason::Unreadable).warn(format!("not guarded: {error}"))
             })
         }
+        ("v1/Service", "", Verb::Update) => serving::judge(review, snapshot),
         _ => Verdict::untouched(Reason::NotOurs),
     };
     verdict.with_short_warnings()

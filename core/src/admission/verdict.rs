@@ -103,7 +103,7 @@ pub enum Reason {
     AlreadyInjected,
     /// Another revision's parts are complete: an undo, or a second call of one admission.
     PinnedByRecord,
-    /// The user's part of the template is what it was: the written parts were put back as they were.
+    /// The user's part of the template is what it was: the written parts were put back as they were. Of a Service: so was the label that it asks for.
     Restored,
     /// The policy's parts were written into the template.
     Injected,

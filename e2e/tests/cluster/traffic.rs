@@ -40,8 +40,9 @@ async fn a_shed_pod_gets_nothing_new_and_the_last_one_is_never_shed() -> Outcome
         // As a tool does that owns the whole selector.
         let mut whole = ns.kubectl.get("service", "clients").await?;
         whole["spec"]["selector"] = json!({"app": "web"});
-        ns.kubectl.with_input(&["replace", "-f", "-"], &whole.to_string()).await?.ok()?;
-        asks(ns, true).await?;
+        let replaced = ns.kubectl.with_input(&["replace", "-f", "-", "-o", "json"], &whole.to_string()).await?.ok()?;
+        assert!(replaced.stderr.contains("the selector keeps"), "a warning says so: {}", replaced.stderr);
+        assert_eq!(replaced.json()?["spec"]["selector"][names::SERVING], "true", "it was never without");
         sends_to(ns, &["web-0"]).await?;
 
         guardian(&["shed", "-n", &ns.name, "web-1", "--end"]).await?.ok()?;

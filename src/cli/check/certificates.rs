@@ -14,7 +14,7 @@ use super::Check;
 /// An authority that has not been replaced this long before its end, or a twelfth of its life if that is shorter, will not be.
 const LATE: SignedDuration = SignedDuration::from_hours(24);
 /// What the API server asks us about.
-const MUTATING: [&str; 1] = ["statefulsets.stateful-guardian.io"];
+const MUTATING: [&str; 2] = ["statefulsets.stateful-guardian.io", "services.stateful-guardian.io"];
 const VALIDATING: [&str; 4] = [
     "policies.stateful-guardian.io",
     "guards.stateful-guardian.io",
@@ -156,8 +156,8 @@ mod tests {
             assert_eq!(check.remedy.is_empty(), state == State::Ok, "each failure says what to do");
         }
         let now = "2029-12-31T12:00:00Z".parse().unwrap();
-        let webhooks = vec![Webhook { name: MUTATING[0].to_owned(), bundle: Some(bundle(2030)) }];
-        let late = configuration("M/x", Ok(Some(webhooks)), &MUTATING, now);
+        let webhooks = MUTATING.iter().map(|name| Webhook { name: (*name).to_owned(), bundle: Some(bundle(2030)) });
+        let late = configuration("M/x", Ok(Some(webhooks.collect())), &MUTATING, now);
         assert!(late.state == State::Failed && late.message.contains("ends 2030"), "{late:?}");
         let none = configuration("M/x", Ok(None), &MUTATING, now);
         assert!(none.state == State::Failed && none.message.contains("asks nobody"), "{none:?}");

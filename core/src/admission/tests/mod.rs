@@ -9,6 +9,7 @@ mod pinned;
 mod properties;
 mod questions;
 mod reviews;
+mod serving;
 mod testdata;
 
 use std::collections::BTreeMap;
