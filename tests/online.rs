@@ -269,6 +269,18 @@ fn eject_takes_out_what_was_written_after_the_namespace_is_opted_out() {
     assert!(again.code == Some(0) && again.stdout.contains("no StatefulSet of shop"), "{}{}", again.stdout, again.stderr);
 }
 
+/// What keeps it from being seen to live must not wait for its end to be told.
+#[test]
+fn a_part_whose_probe_port_is_taken_says_so_and_ends() {
+    let world = World::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    for part in [&["certs"][..], &["webhook", "--image", "guardian:dev"], &["controller", "--identity", "one"]] {
+        let done = world.guardian(&[part, &["--probe-listen", &address]].concat());
+        assert!(done.code == Some(1) && done.stderr.contains(&address), "{part:?} {:?}: {}", done.code, done.stderr);
+    }
+}
+
 #[test]
 fn check_names_what_is_missing_and_what_to_do() {
     let world = World::new();

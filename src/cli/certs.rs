@@ -5,7 +5,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use webhook_certs::{Config, Lives, Published};
 
-use super::process::{self, Flags, ProcessError, Repeats};
+use super::process::{self, Flags, Probes, ProcessError, Repeats};
 use crate::server::probe::Probe;
 
 /// Make the webhook's certificate, keep it in a Secret, tell the API server whom to trust
@@ -71,11 +71,9 @@ async fn keep(client: kube::Client, args: &Args, shutdown: CancellationToken) ->
     }
     let registry = Registry::new();
     let probe = Probe::new(registry.clone());
-    let ((), probes) = tokio::join!(
-        webhook_certs::run(client, config, process::now, shutdown.clone()),
-        process::probes(&args.flags, probe, &registry, shutdown.clone()),
-    );
-    probes
+    let probes = Probes::bind(&args.flags, &registry)?;
+    tokio::join!(webhook_certs::run(client, config, process::now, shutdown.clone()), probes.serve(probe, shutdown.clone()),);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{self, Flags, ProcessError, Repeats};
+use super::process::{self, Flags, Probes, ProcessError, Repeats};
 use crate::controller::{self, Bounds, Clock, Config, Samples};
 use crate::server::probe::Probe;
 
@@ -36,18 +36,14 @@ async fn control(client: kube::Client, args: &Args, shutdown: CancellationToken)
         exec: None,
     };
     let probe = Probe::new(registry.clone()).also(move || samples.text());
-    // Whichever ends takes the other with it, and each ends in its own time: the Lease is let go, a probe is answered.
+    let probes = Probes::bind(&args.flags, &registry)?;
+    // Its end takes the probes with it; at a shutdown each ends in its own time: the Lease is let go, a probe is answered.
     let stop = shutdown.child_token();
     let control = async {
         let ended = controller::run(client, config, &registry, stop.clone()).await;
         stop.cancel();
         ended.map_err(|error| ProcessError::Ended(error.to_string()))
     };
-    let probes = async {
-        let ended = process::probes(&args.flags, probe, &registry, stop.clone()).await;
-        stop.cancel();
-        ended
-    };
-    let (control, probes) = tokio::join!(control, probes);
-    control.and(probes)
+    let (ended, ()) = tokio::join!(control, probes.serve(probe, stop.clone()));
+    ended
 }

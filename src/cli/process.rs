@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use kube::{Client, Config};
 use prometheus::Registry;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -97,17 +98,23 @@ fn client(mut config: Config, repeats: Repeats) -> Result<Client, ProcessError> 
     Client::try_from(config).map_err(|e| ProcessError::Client(Box::new(e)))
 }
 
-/// Serves the probes and the metrics until `shutdown`.
-pub(super) async fn probes(
-    flags: &Flags,
-    probe: probe::Probe,
-    registry: &Registry,
-    shutdown: CancellationToken,
-) -> Result<(), ProcessError> {
-    let listener = server::bind(flags.probe_listen)?;
-    let metrics = server::Metrics::new(registry, "probe")?;
-    probe::serve(listener, probe, metrics, shutdown).await;
-    Ok(())
+/// The probes and the metrics. Their port is taken before anything else is begun, so that a process that cannot have it ends and says so.
+pub(super) struct Probes {
+    listener: TcpListener,
+    metrics: server::Metrics,
+}
+
+impl Probes {
+    /// # Errors
+    /// When the address is taken, or a metric is registered already.
+    pub(super) fn bind(flags: &Flags, registry: &Registry) -> Result<Self, ProcessError> {
+        Ok(Self { listener: server::bind(flags.probe_listen)?, metrics: server::Metrics::new(registry, "probe")? })
+    }
+
+    /// Serves them until `shutdown`.
+    pub(super) async fn serve(self, probe: probe::Probe, shutdown: CancellationToken) {
+        probe::serve(self.listener, probe, self.metrics, shutdown).await;
+    }
 }
 
 /// The time of day.
@@ -120,7 +127,6 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use kube::Api;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use guardian_core::admission::Settings;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
-use super::process::{self, Flags, ProcessError, Repeats};
+use super::process::{self, Flags, Probes, ProcessError, Repeats};
 use crate::audit::Audit;
 use crate::server::clients::Clients;
 use crate::server::tls::{self, Certificates, Oldest};
@@ -58,6 +58,7 @@ pub(super) fn run(args: &Args) -> Result<(), ProcessError> {
 
 async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -> Result<(), ProcessError> {
     let registry = Registry::new();
+    let probes = Probes::bind(&args.flags, &registry)?;
     let store = Store::new(client, &args.flags.installation, &registry)?;
     let audit = Audit::start(std::io::stdout(), &registry)?;
     let settings = Settings { image: args.image.clone() };
@@ -93,14 +94,14 @@ async fn serve(client: kube::Client, args: &Args, shutdown: CancellationToken) -
             clients.watch(tls::POLL, stop.clone()).await;
         }
     };
-    let ((), (), (), (), (), (), probes) = tokio::join!(
+    tokio::join!(
         linger,
         clients,
         store.watch(stop.clone()),
         store.sweep(process::now, stop.clone()),
         certificates.watch(tls::POLL, process::now, stop.clone()),
         server::serve(listener, tls, handler, Bounds::default(), metrics, stop.clone()),
-        process::probes(&args.flags, probe, &registry, stop.clone()),
+        probes.serve(probe, stop.clone()),
     );
-    probes
+    Ok(())
 }
