@@ -269,6 +269,23 @@ fn eject_takes_out_what_was_written_after_the_namespace_is_opted_out() {
     assert!(again.code == Some(0) && again.stdout.contains("no StatefulSet of shop"), "{}{}", again.stdout, again.stderr);
 }
 
+#[test]
+fn a_namespace_that_another_installation_has_its_rights_in_is_not_called_enabled() {
+    let world = World::new();
+    let theirs = world.guardian(&["enable", "shop", "--installation", "elsewhere"]);
+    assert_eq!(theirs.code, Some(0), "{}", theirs.stderr);
+    let again = world.guardian(&["enable", "shop", "--installation", "elsewhere"]);
+    assert_eq!(again.code, Some(0), "what is there is its own: {}", again.stderr);
+    let ours = world.guardian(&["enable", "shop"]);
+    assert_eq!((ours.code, ours.stdout.as_str()), (Some(1), ""), "{}", ours.stderr);
+    for words in [
+        "to guardian-controller of elsewhere, not to guardian-controller of stateful-guardian",
+        "kubectl -n shop delete rolebinding",
+    ] {
+        assert!(ours.stderr.contains(words), "{}", ours.stderr);
+    }
+}
+
 /// What keeps it from being seen to live must not wait for its end to be told.
 #[test]
 fn a_part_whose_probe_port_is_taken_says_so_and_ends() {

@@ -75,6 +75,18 @@ struct Target {
 pub(super) enum EnableError {
     #[error("{0} cannot be enabled: the webhooks leave it alone, so that the cluster can always be repaired")]
     Excluded(String),
+    #[error(
+        "the RoleBinding {CONTROLLER} of {namespace} gives its rights to {others}, not to {CONTROLLER} of {installation}: name that installation \
+         (--installation), or, where it is gone, run `kubectl -n {namespace} delete rolebinding {CONTROLLER}` first"
+    )]
+    OfAnother {
+        /// The namespace.
+        namespace: String,
+        /// Whom it is for.
+        others: String,
+        /// Whom it would be for.
+        installation: String,
+    },
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     #[error(transparent)]
@@ -100,7 +112,12 @@ pub(super) fn enable(args: &EnableArgs) -> Result<(), EnableError> {
         let bindings: Api<RoleBinding> = Api::namespaced(cluster.client.clone(), &target.namespace);
         let what = format!("make the RoleBinding {CONTROLLER} in {}", target.namespace);
         match call(what, bindings.create(&post, &target.binding())).await {
-            Err(error) if error.code() == Some(409) => {}
+            Err(error) if error.code() == Some(409) => {
+                let what = format!("read the RoleBinding {CONTROLLER} of {}", target.namespace);
+                // One that was deleted since then is no reason to go on without.
+                let there = call(what, bindings.get_opt(CONTROLLER)).await?.ok_or(error)?;
+                target.belongs(&there)?;
+            }
             other => drop(other?),
         }
         target.label(&cluster, json!("true")).await?;
@@ -140,7 +157,28 @@ pub(super) fn disable(args: &DisableArgs) -> Result<(), EnableError> {
     })
 }
 
+/// Does a RoleBinding give the controller of an installation its rights?
+pub(super) fn is_for(binding: &RoleBinding, installation: &str) -> bool {
+    let is_ours = |subject: &Subject| subject.name == CONTROLLER && subject.namespace.as_deref() == Some(installation);
+    binding.role_ref.name == ROLE && binding.subjects.iter().flatten().any(is_ours)
+}
+
 impl Target {
+    fn belongs(&self, binding: &RoleBinding) -> Result<(), EnableError> {
+        if is_for(binding, &self.installation) {
+            return Ok(());
+        }
+        let subject = |subject: &Subject| match &subject.namespace {
+            Some(namespace) => format!("{} of {namespace}", subject.name),
+            None => subject.name.clone(),
+        };
+        let others: Vec<String> = binding.subjects.iter().flatten().map(subject).collect();
+        let others = if others.is_empty() { "nobody".to_owned() } else { others.join(", ") };
+        let others =
+            if binding.role_ref.name == ROLE { others } else { format!("{others} (those of {})", binding.role_ref.name) };
+        Err(EnableError::OfAnother { namespace: self.namespace.clone(), others, installation: self.installation.clone() })
+    }
+
     fn binding(&self) -> RoleBinding {
         RoleBinding {
             metadata: ObjectMeta {

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
 
 use super::super::cluster::{Cluster, ClusterError, Place, Progress, call};
+use super::super::enable;
 use super::Check;
 
 const CONTROLLER: &str = "guardian-controller";
@@ -50,8 +51,7 @@ async fn binding(cluster: &Cluster, installation: &str, namespace: &str) -> Chec
             Check::failed("namespace", namespace, message, remedy)
         }
         Ok(Some(binding)) => {
-            let mut subjects = binding.subjects.iter().flatten();
-            if subjects.any(|subject| subject.name == CONTROLLER && subject.namespace.as_deref() == Some(installation)) {
+            if enable::is_for(&binding, installation) {
                 return Check::ok("namespace", namespace, "enabled, and the controller has its rights");
             }
             let message = format!("the RoleBinding {CONTROLLER} is for another installation than {installation}");
