@@ -6,6 +6,7 @@
 //! | `queue`, `due` | whose turn it is |
 //! | `watch`, `observed`, `policies` | what is known of the cluster, and which set a change is about |
 //! | `toggles` | how often pods became ready, and not |
+//! | `departed` | what was last seen of pods that went, for those that come |
 //! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
 //! | `action` | a decision becomes a request |
