@@ -3,15 +3,15 @@
 //! The state that was read or written last is remembered, so that a set at rest costs no request. Decisions to act are made on a ledger
 //! that was read for them; what is remembered only tells whether that is worth while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::{Stream, StreamExt as _, future};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future};
 use guardian_core::ledger::{Ledger, LedgerError, NAME_PREFIX, State, name_for};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{PartialObjectMeta, PostParams};
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 
@@ -41,6 +41,10 @@ struct Memory {
     states: BTreeMap<SetKey, Remembered>,
     /// The newest versions that the watch has shown. It may show one before the answer to an older read or write is here.
     seen: BTreeMap<SetKey, u64>,
+    /// The sets that have a ledger, as the watch shows it.
+    known: BTreeSet<SetKey>,
+    /// The same of a list that is not complete yet.
+    listed: BTreeSet<SetKey>,
 }
 
 /// A ledger as it was read, and what it was read from.
@@ -76,18 +80,35 @@ impl Ledgers {
     pub(super) fn written_by_others(context: Arc<Context>, client: &Client) -> impl Stream<Item = SetKey> + use<> {
         let labelled = Config::default().timeout(WATCH_TIMEOUT).labels(&format!("{LEDGER}=true"));
         let maps: Api<PartialObjectMeta<ConfigMap>> = Api::all(client.clone());
-        let changes = watcher(maps, labelled).default_backoff().applied_objects();
+        let seen = Arc::clone(&context);
+        let changes =
+            watcher(maps, labelled).default_backoff().inspect_ok(move |event| seen.ledgers.see(event)).applied_objects();
         quiet(changes, "ledgers").filter_map(move |map| {
             let set = context.ledgers.is_outdated(&map.metadata);
             future::ready(set)
         })
     }
 
+    /// The sets that have a ledger, whether they are there or not.
+    pub(super) fn known(&self) -> BTreeSet<SetKey> {
+        self.memory().known.clone()
+    }
+
+    /// Which ledgers there are.
+    fn see(&self, event: &Event<PartialObjectMeta<ConfigMap>>) {
+        let mut memory = self.memory();
+        match event {
+            Event::Init => memory.listed.clear(),
+            Event::InitApply(map) => memory.listed.extend(set_of(&map.metadata)),
+            Event::InitDone => memory.known = std::mem::take(&mut memory.listed),
+            Event::Apply(map) => memory.known.extend(set_of(&map.metadata)),
+            Event::Delete(map) => drop(set_of(&map.metadata).map(|set| memory.known.remove(&set))),
+        }
+    }
+
     /// The set of a ledger that was seen written; `None` where that is what is remembered. What was remembered is forgotten.
     fn is_outdated(&self, written: &ObjectMeta) -> Option<SetKey> {
-        let name = written.name.as_deref()?.strip_prefix(NAME_PREFIX)?.to_owned();
-        let set = SetKey { namespace: written.namespace.clone()?, name };
-        let version = version(written)?;
+        let (set, version) = (set_of(written)?, version(written)?);
         let mut memory = self.memory();
         let seen = memory.seen.entry(set.clone()).or_default();
         *seen = version.max(*seen);
@@ -156,6 +177,12 @@ impl Ledgers {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The set of a ledger.
+fn set_of(ledger: &ObjectMeta) -> Option<SetKey> {
+    let name = ledger.name.as_deref()?.strip_prefix(NAME_PREFIX)?.to_owned();
+    Some(SetKey { namespace: ledger.namespace.clone()?, name })
 }
 
 /// The version of an object, which grows with each write (it is etcd's revision; opaque by contract, compared all the same by Kubernetes itself since

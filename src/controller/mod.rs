@@ -9,6 +9,7 @@
 //! | `departed` | what was last seen of pods that went, for those that come |
 //! | `evidence` | what Events tell of a restart, and nothing else does |
 //! | `ledger` | the ledgers, in ConfigMaps |
+//! | `prune` | ledgers of sets that are gone with their volumes |
 //! | `action` | a decision becomes a request |
 //! | `runs`, `brake`, [`exec`](Exec) | requests carried out in pods, bounded; said where they wait for long |
 //! | `collect` | the pods are asked for their roles and metrics, bounded |
@@ -34,6 +35,7 @@ mod ledger;
 mod metrics;
 mod observed;
 mod policies;
+mod prune;
 mod queue;
 mod record;
 mod roles;
@@ -202,7 +204,8 @@ async fn lead(
     let work = queue::work(changes, Arc::clone(&context));
     let (said, sayings) = mpsc::unbounded();
     let braking = sayings.for_each(async |said| context.braked(&said));
-    tokio::join!(context.runs.drive(finished, begun, said), context.collector.drive(heard), stopping, braking, work);
+    let pruning = prune::drive(&context, &client);
+    tokio::join!(context.runs.drive(finished, begun, said), context.collector.drive(heard), stopping, braking, pruning, work);
 }
 
 /// What a pass works with.

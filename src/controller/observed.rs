@@ -410,15 +410,9 @@ impl Claim {
         self.metadata.owner_references = None;
     }
 
-    /// The sets that it may be of, by its name: the name of a set may have dashes, and so may that of a template.
+    /// The sets that it may be of.
     pub(super) fn sets(&self) -> Vec<SetKey> {
-        let (Some(namespace), Some(name)) = (&self.metadata.namespace, &self.metadata.name) else { return Vec::new() };
-        let Some((name, ordinal)) = name.rsplit_once('-') else { return Vec::new() };
-        if ordinal.parse::<u32>().is_err() {
-            return Vec::new();
-        }
-        let splits = name.match_indices('-').filter_map(|(at, _)| name.get(at + 1..));
-        splits.map(|set| SetKey { namespace: namespace.clone(), name: set.to_owned() }).collect()
+        claimants(&self.metadata)
     }
 
     /// As the core sees it.
@@ -432,6 +426,17 @@ impl Claim {
             is_member: mark.is_some_and(|of| of == set),
         })
     }
+}
+
+/// The sets that a claim may be of, by its name: the name of a set may have dashes, and so may that of a template.
+pub(super) fn claimants(claim: &ObjectMeta) -> Vec<SetKey> {
+    let (Some(namespace), Some(name)) = (&claim.namespace, &claim.name) else { return Vec::new() };
+    let Some((name, ordinal)) = name.rsplit_once('-') else { return Vec::new() };
+    if ordinal.parse::<u32>().is_err() {
+        return Vec::new();
+    }
+    let splits = name.match_indices('-').filter_map(|(at, _)| name.get(at + 1..));
+    splits.map(|set| SetKey { namespace: namespace.clone(), name: set.to_owned() }).collect()
 }
 
 impl Namespace {

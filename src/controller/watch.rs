@@ -2,7 +2,8 @@
 
 mod touched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::channel::mpsc;
@@ -49,6 +50,8 @@ pub(super) struct Cluster {
     departed: Mutex<Memory>,
     stopping: Mutex<mpsc::Sender<Stopping>>,
     readiness: Readiness,
+    /// Everything was listed once.
+    complete: AtomicBool,
     /// When it began to watch.
     began: Timestamp,
     clock: Clock,
@@ -97,6 +100,7 @@ impl Cluster {
             departed,
             stopping: sender,
             readiness: Readiness::default(),
+            complete: AtomicBool::new(false),
             began: clock.now(),
             clock,
         };
@@ -129,7 +133,13 @@ impl Cluster {
         // The senders are ours, so this cannot fail.
         let _ = self.policies_listed.subscribe().wait_for(|listed| *listed).await;
         let _ = self.approvals_listed.subscribe().wait_for(|listed| *listed).await;
+        self.complete.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Was everything listed once? For whoever cannot wait for it: of several that wait at a store only the last is woken.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     /// Watches; yields the sets that have to be looked at.
@@ -275,6 +285,23 @@ impl Cluster {
         let out = set.annotation(names::INJECT) == Some("false");
         let policy = matches!(self.guard(set), Guard::Policy(..));
         (policy && !out && !going).then(|| set.is_written())
+    }
+
+    /// Is it opted in, and not going?
+    pub(super) fn is_enabled(&self, namespace: &str) -> bool {
+        let there = self.namespaces.get(&ObjectRef::new(namespace));
+        there.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_none())
+    }
+
+    /// The sets that are there, and those that a pod or a claim that is there may be of.
+    pub(super) fn claimants(&self) -> BTreeSet<SetKey> {
+        let mut all: BTreeSet<SetKey> = self.sets.state().iter().filter_map(|set| SetKey::of(&set.metadata)).collect();
+        all.extend(self.claims.state().iter().flat_map(|claim| claim.sets()));
+        all.extend(self.pods.state().iter().filter_map(|pod| {
+            let SetKey { namespace, name } = SetKey::of(&pod.metadata)?;
+            Some(SetKey { namespace, name: name.rsplit_once('-')?.0.to_owned() })
+        }));
+        all
     }
 
     fn sets_of(&self, namespace: &str) -> Vec<SetKey> {

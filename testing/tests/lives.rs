@@ -58,6 +58,46 @@ async fn a_new_set_is_made_in_its_first_pod_and_the_other_joins_and_then_there_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_ledger_of_a_set_goes_an_hour_after_the_set_and_the_last_of_its_volumes_and_not_before() {
+    for (set_goes, claims_go, pruned) in [(true, true, true), (true, false, false), (false, true, false)] {
+        let stage = Stage::new();
+        let script = async {
+            made(&stage).await;
+            if set_goes {
+                stage.delete_set();
+            }
+            if claims_go {
+                stage.delete_claims();
+            }
+            tokio::time::sleep(Duration::from_secs(3500)).await;
+            assert!(!stage.state().is_null(), "within the hour");
+            tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+            assert_eq!(stage.state().is_null(), pruned, "{set_goes} {claims_go}");
+        };
+        stage.play(1, script).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_is_written_meanwhile_or_of_whose_set_nothing_is_heard_is_left_for_the_next_round() {
+    for fault in ["DELETE configmaps", "GET statefulsets"] {
+        let stage = Stage::new();
+        let script = async {
+            made(&stage).await;
+            stage.delete_set();
+            stage.delete_claims();
+            stage.api.fail_next(fault, Fault::Status(409));
+            tokio::time::sleep(Duration::from_secs(3600 + 1800)).await;
+            let tried = stage.api.calls().iter().filter(|call| call.kind == fault).count();
+            assert!(tried > 0 && !stage.state().is_null(), "{fault}");
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert!(stage.state().is_null(), "and goes with the next round");
+        };
+        stage.play(1, script).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_set_made_again_on_its_old_volumes_rejoins_even_if_its_ledger_is_lost() {
     for ledger_is_lost in [false, true] {
         let stage = Stage::new();

@@ -14,7 +14,7 @@ use super::Check;
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
 /// What the controller must be allowed to do in an enabled namespace.
-const CONTROLLER: [Right; 16] = [
+const CONTROLLER: [Right; 17] = [
     ("get", "", "pods", "exec"),
     ("create", "", "pods", "exec"),
     ("create", "", "pods", "eviction"),
@@ -25,6 +25,7 @@ const CONTROLLER: [Right; 16] = [
     ("patch", "", "persistentvolumeclaims", ""),
     ("create", "", "configmaps", ""),
     ("update", "", "configmaps", ""),
+    ("delete", "", "configmaps", ""),
     ("create", "policy", "poddisruptionbudgets", ""),
     ("patch", "policy", "poddisruptionbudgets", ""),
     ("delete", "policy", "poddisruptionbudgets", ""),
