@@ -237,10 +237,10 @@ async fn reconcile(key: &SetKey, set: &StatefulSet, context: &Context) -> Result
         context.recorder.forget(key);
         context.collector.forget(key);
         context.hands.keep_only(key, |_| false);
-        context.recorder.metrics.guards(key, context.cluster.is_guarded(set));
+        context.recorder.guards(key, &set.metadata, context.cluster.is_guarded(set));
         return Ok(None);
     };
-    context.recorder.metrics.guards(key, context.cluster.is_guarded(set));
+    context.recorder.guards(key, &set.metadata, context.cluster.is_guarded(set));
     let held = |reason, why| Held { scenario: "", reason, why };
     let guard = context.cluster.guard(set);
     context.collector.keep(key, guard.policy(), action::questions(&observed, guard.policy()));

@@ -100,8 +100,7 @@ impl Context {
         self.runs.keep_only(set, |_| false);
         self.collector.forget(set);
         self.ledgers.forget(set);
-        self.recorder.forget(set);
-        self.recorder.metrics.forget(set);
+        self.recorder.gone(set);
         self.failures.forget(set);
     }
 }

@@ -8,6 +8,7 @@ use guardian_core::ledger::{Record, Verdict};
 use guardian_core::lifecycle::{Held, Observed, RunEnd};
 use guardian_core::reason;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::ObjectMeta;
 
 use super::SetKey;
 use super::brake::Said;
@@ -23,11 +24,16 @@ pub(super) struct Recorder {
     pub(super) metrics: Metrics,
     /// The holds that were told and still last.
     told: Mutex<BTreeMap<SetKey, BTreeSet<(reason::Hold, String)>>>,
+    /// The sets of which it was told that nothing is written into them, and that still stand so.
+    unguarded: Mutex<BTreeSet<SetKey>>,
 }
+
+/// The word of an Event for a set that a policy guards and into whose template nothing is written, as in `guardian status`.
+const UNGUARDED: &str = "Unguarded";
 
 impl Recorder {
     pub(super) fn new(clock: Clock, events: Events, metrics: Metrics) -> Self {
-        Self { clock, events, metrics, told: Mutex::default() }
+        Self { clock, events, metrics, told: Mutex::default(), unguarded: Mutex::default() }
     }
 
     /// The Events of records. They come before the ledger is written, under names that follow from the record: whoever dies in between
@@ -95,6 +101,32 @@ impl Recorder {
         }
     }
 
+    /// Whether a set is guarded; `None`: no policy guards it. Of one into which nothing is written that is told once, until something is: whoever applied it
+    /// while the webhook was away got no warning.
+    pub(super) fn guards(&self, key: &SetKey, set: &ObjectMeta, guarded: Option<bool>) {
+        self.metrics.guards(key, guarded);
+        let is_new = {
+            let mut unguarded = self.unguarded.lock().unwrap_or_else(PoisonError::into_inner);
+            if guarded == Some(false) {
+                unguarded.insert(key.clone())
+            } else {
+                unguarded.remove(key);
+                false
+            }
+        };
+        let Some(uid) = set.uid.as_deref().filter(|_| is_new) else { return };
+        let SetKey { namespace, name } = key;
+        let note = format!(
+            "a policy guards it, and nothing is written into its template: it was admitted before the policy, or while the webhook was away, or the policy \
+             cannot be applied to it. It is taken up at the next change of its template; `guardian explain -n {namespace} {name}` says with what"
+        );
+        tracing::warn!(namespace, set = name, "nothing is written into its template, though a policy guards it");
+        // Another process tells it no second time, unless the set was changed meanwhile.
+        let id = hash(&(uid, UNGUARDED, set.generation));
+        let telling = Telling { warning: true, reason: UNGUARDED, action: "guard", note: &note, id };
+        drop(self.events.tell(namespace, &object("apps/v1", "StatefulSet", name, uid), &telling));
+    }
+
     /// More hooks are due in a namespace than may run at a time, or that is over: told on the set that was the first to wait, where it is still there.
     pub(super) fn braked(&self, said: &Said, set_uid: Option<&str>, bounds: Bounds) {
         let SetKey { namespace, name } = &said.set;
@@ -124,6 +156,13 @@ impl Recorder {
     pub(super) fn forget(&self, set: &SetKey) {
         self.metrics.rests(set);
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
+    }
+
+    /// Forgets a set that is gone.
+    pub(super) fn gone(&self, set: &SetKey) {
+        self.forget(set);
+        self.metrics.forget(set);
+        self.unguarded.lock().unwrap_or_else(PoisonError::into_inner).remove(set);
     }
 }
 

@@ -26,9 +26,10 @@ impl Stage {
 
     fn one_of_crowd(&self, namespace: &str, n: usize) {
         let (name, labels) = (format!("{SET}-{n}"), json!({"app": SET}));
+        let template = json!({"metadata": {"labels": labels, "annotations": {(names::INJECTED): "{}"}}});
         let set = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"labels": labels, "generation": 1},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}},
+            "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
         });
         let set_key = Resource::new("apps/v1", "statefulsets").named(namespace, &name);
         self.create(&set_key, set);

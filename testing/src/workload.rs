@@ -101,7 +101,8 @@ impl Stage {
         let labels = json!({"app": SET});
         let mut spec = json!({
             "replicas": replicas, "serviceName": SET,
-            "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}},
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels, "annotations": {(names::INJECTED): "{}"}}},
         });
         json_patch::merge(&mut spec, more);
         let set = json!({
@@ -167,7 +168,10 @@ impl Stage {
     /// The webhook has written into the template of the set; or has not.
     pub fn inject(&self, injected: bool) {
         let annotations = if injected { json!({(names::INJECTED): "{}"}) } else { Value::Null };
-        self.edit(&key("apps/v1", "statefulsets", SET), |set| set["spec"]["template"]["metadata"]["annotations"] = annotations);
+        self.edit(&key("apps/v1", "statefulsets", SET), |set| {
+            set["spec"]["template"]["metadata"]["annotations"] = annotations;
+            set["metadata"]["generation"] = json!(set["metadata"]["generation"].as_u64().unwrap_or_default() + 1);
+        });
     }
 
     /// A pod is made, scheduled and started.

@@ -71,12 +71,37 @@ async fn what_holds_a_set_is_shown_for_as_long_as_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_nothing_is_written_into_a_set_is_an_event_of_it_once_each_time_that_it_becomes_so() {
+    let stage = Stage::new();
+    let told = || stage.events().iter().filter(|event| event.starts_with("Warning StatefulSet Unguarded: ")).count();
+    let script = async {
+        at_rest(&stage).await;
+        assert_eq!(told(), 0, "the webhook was there");
+        for times in 1..=2 {
+            stage.inject(false);
+            seconds(1).await;
+            stage.set_ready(0, times == 1);
+            seconds(60).await;
+            assert_eq!(told(), times);
+            stage.inject(true);
+            seconds(1).await;
+        }
+        stage.annotate_set(names::INJECT, Some("false"));
+        stage.inject(false);
+        seconds(1).await;
+        assert_eq!(told(), 2, "its owner wants none");
+    };
+    stage.play(1, script).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_set_that_nothing_is_written_into_is_told_from_one_that_is_guarded_and_from_one_that_is_nobodys() {
     let stage = Stage::new();
     let shown = |value: u8| vec![format!(r#"{{namespace="shop",set="redis"}} {value}"#)];
     let script = async {
         stage.enable();
         stage.apply_set(0);
+        stage.inject(false);
         seconds(1).await;
         assert_eq!(stage.counted("guardian_set_guarded"), [""; 0], "there is no policy");
         stage.apply_policy(POLICY);
