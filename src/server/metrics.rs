@@ -28,7 +28,7 @@ impl Metrics {
             closed: IntCounterVec::new(
                 opts(
                     "guardian_http_connections_closed_total",
-                    "Connections that the server closed: handshake (failed or too slow), client (without a certificate that is served), header, answer (too slow), idle, room (for a new one).",
+                    "Connections that the server closed: handshake (failed or too slow), client (without a certificate that is served), header, request, answer (too slow), idle, room (for a new one).",
                 ),
                 &["reason"],
             )?,
