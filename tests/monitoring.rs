@@ -92,7 +92,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// The metrics that the product exports, as its code names them; of a histogram, its three series.
 fn exported() -> BTreeSet<String> {
     // The dashboard of the command line reads metrics, and makes none.
-    let files = ["src", "core/src"].into_iter().flat_map(|folder| sources(&path(folder)));
+    let files = ["src", "core/src", "hook/src"].into_iter().flat_map(|folder| sources(&path(folder)));
     let files = files.filter(|file| !file.starts_with(path("src/dashboard")));
     let mut all = BTreeSet::new();
     for file in files {

@@ -13,21 +13,20 @@
 
 mod exposed;
 mod growth;
-mod parse;
 mod served;
-mod text;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use guardian_hook::protocol::{self, Sample};
+use guardian_hook::metric::Expected;
+use guardian_hook::protocol::Sample;
 
 use crate::policy::Metric;
 use crate::probe::{self, End, Failure};
 
-pub use parse::{Malformed, parse};
+pub use guardian_hook::metric::{MAX_OUTPUT, MAX_SERIES, Malformed};
 pub use served::{Place, Served, Wanted, WantedPod, windows};
 
 /// Labels that every series of an application has.
@@ -35,10 +34,6 @@ pub const OWN_LABELS: [&str; 3] = ["namespace", "set", "pod"];
 /// Labels that no policy may use: our own, and those that Prometheus adds to whatever it scrapes.
 pub const RESERVED_LABELS: [&str; 5] = ["namespace", "set", "pod", "job", "instance"];
 
-/// Most bytes of an answer. As JSON it is at most 31 KiB: each byte escaped as six, and as much of 1 KiB of standard error, and names.
-pub const MAX_OUTPUT: usize = protocol::MAX_ANSWER;
-/// Most series of one answer; those that are printed later are dropped and counted.
-pub const MAX_SERIES: usize = 100;
 /// Most series of one set. What is over it is dropped and counted, as over the next two.
 pub const MAX_SERIES_OF_SET: usize = 1_000;
 /// Most series of the sets of one namespace.
@@ -53,6 +48,19 @@ pub struct Reading {
     pub series: BTreeMap<Vec<String>, f64>,
     /// Series that are over a bound.
     pub dropped: usize,
+}
+
+/// Reads the standard output of the command of a metric, see [`guardian_hook::metric::parse`].
+///
+/// # Errors
+/// At the first line that is refused: nothing of the answer counts then.
+pub fn parse(metric: &Metric, output: &str) -> Result<Reading, Malformed> {
+    let Metric { name, kind, labels, .. } = metric;
+    let read = guardian_hook::metric::parse(Expected { name, kind: *kind, labels }, output)?;
+    // Of a finite decimal number parsing makes one; and an infinite one would be stopped here.
+    let series =
+        read.series.into_iter().filter_map(|(labels, value)| Some((labels, value.parse().ok().filter(|v: &f64| v.is_finite())?)));
+    Ok(Reading { series: series.collect(), dropped: read.dropped })
 }
 
 /// What the answer to the command of a metric says, or why it says nothing.

@@ -1,20 +1,17 @@
 //! What is served of all metrics: those of the applications, those about them, and what the containers use.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use guardian_hook::metric::{Family, Text, UP};
 use guardian_hook::protocol::Usage;
 use jiff::Timestamp;
 
 use super::served::{Answer, Pod, Served, Set, stale};
-use super::text::{Family, Text};
 use crate::policy::{Metric, MetricKind};
 use crate::probe::End;
 
-const UP: Family<'static> = gauge(
-    "guardian_metric_up",
-    "1 while the last run of the command of a metric in a pod was in order, is not stale, and is served",
-);
 const DURATION: Family<'static> =
     gauge("guardian_metric_duration_seconds", "How long the last run of the command of a metric took in a pod");
 const RUNS: Family<'static> = counter("guardian_metric_runs_total", "Runs of the command of a metric, by how they ended");
@@ -22,6 +19,16 @@ const DROPPED: Family<'static> = gauge(
     "guardian_metric_series_dropped",
     "Series that are measured and not served, because they are over a bound, or in conflict with the type that another policy gives the metric",
 );
+
+/// A value, in digits, or with an exponent where it is very small or very large.
+struct Number(f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.0;
+        if value != 0.0 && !(1e-6..1e17).contains(&value.abs()) { write!(f, "{value:e}") } else { write!(f, "{value}") }
+    }
+}
 
 /// A label and its value.
 type Label<'l> = (&'l str, &'l str);
@@ -70,11 +77,15 @@ impl Set {
             }
         }
         for ((metric, end), count) in &self.runs {
-            text.add(RUNS, owner.into_iter().chain([("metric", metric.as_str()), ("result", end.as_str())]), number(*count));
+            text.add(
+                RUNS,
+                owner.into_iter().chain([("metric", metric.as_str()), ("result", end.as_str())]),
+                Number(number(*count)),
+            );
         }
         let dropped = [("bound", bound), ("conflict", conflict)];
         for (reason, count) in dropped.into_iter().filter(|_| !self.metrics.is_empty()) {
-            text.add(DROPPED, owner.into_iter().chain([("reason", reason)]), number(count as u64));
+            text.add(DROPPED, owner.into_iter().chain([("reason", reason)]), Number(number(count as u64)));
         }
     }
 }
@@ -86,13 +97,13 @@ impl Answer {
         if let (Some(reading), Some(first)) = (fresh, first) {
             for (values, value) in &reading.series {
                 let own = metric.labels.iter().map(String::as_str).zip(values.iter().map(String::as_str));
-                text.add((&first.name, first.kind, &first.help), of_pod.into_iter().chain(own), *value);
+                text.add((&first.name, first.kind, &first.help), of_pod.into_iter().chain(own), Number(*value));
             }
         }
         let labels = || of_pod.into_iter().chain([("metric", metric.name.as_str())]);
         let up = self.end == End::Succeeded && fresh.is_some() && first.is_some();
-        text.add(UP, labels(), f64::from(u8::from(up)));
-        text.add(DURATION, labels(), self.took.as_secs_f64());
+        text.add(UP, labels(), u8::from(up));
+        text.add(DURATION, labels(), Number(self.took.as_secs_f64()));
     }
 
     /// Its last value, unless that is stale.
@@ -149,7 +160,7 @@ fn write_usage(text: &mut Text<'_>, labels: [Label<'_>; 4], usage: &Usage) {
         ),
     ];
     for (family, value) in values {
-        value.into_iter().for_each(|value| text.add(family, labels, value));
+        value.into_iter().for_each(|value| text.add(family, labels, Number(value)));
     }
 }
 

@@ -40,6 +40,11 @@ fn a_number_is_read_however_people_print_it() {
         ("1E-3", 0.001),
         ("0", 0.0),
         ("# a comment\n3", 3.0),
+        ("1e-999", 0.0),
+        ("0e999", 0.0),
+        ("0.00012e311", 1.2e307),
+        ("-9.99e307", -9.99e307),
+        ("00000000000000000000000000000001", 1.0),
         ("keys 4", 4.0),
         ("keys{} 4", 4.0),
         ("# HELP keys of all\n# TYPE keys gauge\nkeys 4\n", 4.0),
@@ -83,6 +88,8 @@ fn every_bad_output_is_refused_with_its_reason() {
         (&[], "-inf", infinite("-inf")),
         (&[], "infinity", infinite("infinity")),
         (&[], "1e999", infinite("1e999")),
+        (&[], "2e308", infinite("2e308")),
+        (&[], "0.1e99999999999999999999", infinite("0.1e99999999999999999999")),
         (&["db"], "db0 NaN", infinite("NaN")),
         (&[], "keys NaN", infinite("NaN")),
         (&[], "five", number("five")),
@@ -93,6 +100,11 @@ fn every_bad_output_is_refused_with_its_reason() {
         (&[], "512Mi", number("512Mi")),
         (&[], "-", number("-")),
         (&[], "e", number("e")),
+        (&[], ".", number(".")),
+        (&[], "1e", number("1e")),
+        (&[], "1e+", number("1e+")),
+        (&[], "1.2.3", number("1.2.3")),
+        (&[], "+-1", number("+-1")),
         (&["db"], "db0 db1", number("db1")),
         (&[], "1 2", words(2, "1 is")),
         (&[], "a b c", words(3, "1 is")),
@@ -133,7 +145,14 @@ fn every_bad_output_is_refused_with_its_reason() {
 
 fn sample(text: &str, dropped: u64, result: RunResult) -> Sample {
     let stdout = Tail { text: text.into(), dropped };
-    Sample { name: "a".into(), result, duration_ms: 1, stdout, stderr: Tail { text: "no such\x07 thing\n".into(), dropped: 0 } }
+    Sample {
+        name: "a".into(),
+        result,
+        duration_ms: 1,
+        stdout,
+        stderr: Tail { text: "no such\x07 thing\n".into(), dropped: 0 },
+        age_ms: None,
+    }
 }
 
 #[test]

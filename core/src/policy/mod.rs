@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use approval::{Approval, Approvals, Full};
+pub use guardian_hook::metric::MetricKind;
 pub use guardian_hook::protocol::Program;
 pub use hook::{Freeze, Held, Hook, Hooks, OnFailure, Position, Probe, Schedule, Target, Task, When};
 pub use in_force::{ByNamespace, Policies, Revisions};
@@ -221,15 +222,6 @@ pub struct Metric {
     pub labels: Vec<String>,
     /// The role of the pods in which it is measured; `None`: in all.
     pub on: Option<String>,
-}
-
-/// Type of a metric, as Prometheus has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Goes up and down.
-    Gauge,
-    /// Only grows.
-    Counter,
 }
 
 /// Services that send only to pods that are serving.

@@ -1,16 +1,17 @@
 //! The text format of Prometheus, as it is written: HELP and TYPE once for each family, families by name, lines as they came.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::fmt::{Display, Write as _};
 
-use crate::policy::MetricKind;
+use super::MetricKind;
 
 /// Name, type and help of a family.
-pub(super) type Family<'n> = (&'n str, MetricKind, &'n str);
+pub type Family<'n> = (&'n str, MetricKind, &'n str);
 
 /// Families, by name.
 #[derive(Default)]
-pub(super) struct Text<'n> {
+pub struct Text<'n> {
     families: BTreeMap<&'n str, Lines<'n>>,
 }
 
@@ -22,11 +23,11 @@ struct Lines<'n> {
 
 impl<'n> Text<'n> {
     /// Adds a value, which has at least one label. The type and the help of a family are those of its first value.
-    pub(super) fn add<'l>(
+    pub fn add<'l>(
         &mut self,
         (name, kind, help): Family<'n>,
         labels: impl IntoIterator<Item = (&'l str, &'l str)>,
-        value: f64,
+        value: impl Display,
     ) {
         let family = self.families.entry(name).or_insert_with(|| Lines { kind, help, lines: String::new() });
         let lines = &mut family.lines;
@@ -39,15 +40,12 @@ impl<'n> Text<'n> {
             lines.push('"');
         }
         // Writing to a string does not fail.
-        let _ = if value != 0.0 && !(1e-6..1e17).contains(&value.abs()) {
-            writeln!(lines, "}} {value:e}")
-        } else {
-            writeln!(lines, "}} {value}")
-        };
+        let _ = writeln!(lines, "}} {value}");
     }
 
     /// All of it.
-    pub(super) fn finish(self) -> String {
+    #[must_use]
+    pub fn finish(self) -> String {
         let mut text = String::new();
         for (name, Lines { kind, help, lines }) in self.families {
             let kind = match kind {

@@ -1,9 +1,12 @@
 //! What a command printed: a number; or lines of label values and a number; or the text format of Prometheus, of this metric alone.
 
-use std::collections::BTreeMap;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
-use super::{MAX_OUTPUT, MAX_SERIES, Reading};
-use crate::policy::{Metric, MetricKind};
+use super::{Expected, MAX_OUTPUT, MAX_SERIES, MetricKind, Reading};
 
 /// Why the output of a command is refused. Lines are counted from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +99,7 @@ pub enum Malformed {
 ///
 /// # Errors
 /// At the first line that is refused: nothing of the answer counts then.
-pub fn parse(metric: &Metric, output: &str) -> Result<Reading, Malformed> {
+pub fn parse<'t>(metric: Expected<'_>, output: &'t str) -> Result<Reading<'t>, Malformed> {
     if output.len() > MAX_OUTPUT {
         return Err(Malformed::TooLong);
     }
@@ -127,7 +130,7 @@ pub fn parse(metric: &Metric, output: &str) -> Result<Reading, Malformed> {
 /// A line, to be read.
 struct Line<'m> {
     number: usize,
-    metric: &'m Metric,
+    metric: Expected<'m>,
 }
 
 impl Line<'_> {
@@ -142,8 +145,8 @@ impl Line<'_> {
         Ok(())
     }
 
-    fn series(&self, text: &str) -> Result<(Vec<String>, f64), Malformed> {
-        let own = self.metric.name.as_str();
+    fn series<'t>(&self, text: &'t str) -> Result<(Vec<String>, &'t str), Malformed> {
+        let own = self.metric.name;
         let name_end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':')).unwrap_or(text.len());
         let (name, rest) = text.split_at(name_end);
         let is_name = !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit());
@@ -169,13 +172,13 @@ impl Line<'_> {
     }
 
     /// What follows the name: `{label="value",...} number`.
-    fn of_prometheus(&self, rest: &str) -> Result<(Vec<String>, f64), Malformed> {
+    fn of_prometheus<'t>(&self, rest: &'t str) -> Result<(Vec<String>, &'t str), Malformed> {
         let mut found = BTreeMap::new();
         let rest = match rest.trim_start().strip_prefix('{') {
             Some(labels) => self.labels(labels, &mut found)?,
             None => rest,
         };
-        let declared = &self.metric.labels;
+        let declared = self.metric.labels;
         let values: Option<Vec<String>> = declared.iter().map(|label| found.get(label.as_str()).cloned()).collect();
         let Some(values) = values.filter(|values| values.len() == found.len()) else {
             let found = cut(&found.into_keys().collect::<Vec<_>>().join(", "));
@@ -229,21 +232,71 @@ impl Line<'_> {
         Err(self.syntax("the value of a label has no end"))
     }
 
-    fn value(&self, word: &str) -> Result<f64, Malformed> {
+    /// A finite decimal number.
+    fn value<'t>(&self, word: &'t str) -> Result<&'t str, Malformed> {
         let line = self.number;
-        let plain = word.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-        match word.parse::<f64>() {
-            Ok(value) if !value.is_finite() => Err(Malformed::NotFinite { line, word: cut(word) }),
-            Ok(value) if plain && value < 0.0 && self.metric.kind == MetricKind::Counter => {
-                Err(Malformed::Negative { line, word: cut(word) })
-            }
-            Ok(value) if plain => Ok(value),
-            _ => Err(Malformed::NotANumber { line, word: cut(word) }),
+        let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
+        if ["nan", "inf", "infinity"].iter().any(|none| unsigned.eq_ignore_ascii_case(none)) {
+            return Err(Malformed::NotFinite { line, word: cut(word) });
         }
+        let Some(Decimal { is_zero, magnitude }) = Decimal::read(unsigned) else {
+            return Err(Malformed::NotANumber { line, word: cut(word) });
+        };
+        if !is_zero && magnitude > MAX_MAGNITUDE {
+            return Err(Malformed::NotFinite { line, word: cut(word) });
+        }
+        if !is_zero && word.starts_with('-') && self.metric.kind == MetricKind::Counter {
+            return Err(Malformed::Negative { line, word: cut(word) });
+        }
+        Ok(word)
     }
 
     const fn syntax(&self, what: &'static str) -> Malformed {
         Malformed::Syntax { line: self.number, what }
+    }
+}
+
+/// The largest double is 1.8e308, and what is larger would be read as infinite.
+const MAX_MAGNITUDE: i32 = 308;
+
+/// What is to be known of a number without its sign.
+struct Decimal {
+    is_zero: bool,
+    /// It is less than ten to this.
+    magnitude: i32,
+}
+
+impl Decimal {
+    /// `12`, `12.`, `.5`, `1.5e-9`.
+    fn read(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+            None => (text, None),
+        };
+        let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let are_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        if !are_digits(whole) || !are_digits(part) || whole.len() + part.len() == 0 {
+            return None;
+        }
+        let exponent = match exponent {
+            None => 0,
+            Some(exponent) => {
+                let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+                if digits.is_empty() || !are_digits(digits) {
+                    return None;
+                }
+                // Of more digits than fit, it is as large as can be, or as small.
+                let large = digits.parse::<i32>().unwrap_or(i32::MAX);
+                if exponent.starts_with('-') { -large } else { large }
+            }
+        };
+        let is_zero = mantissa.bytes().all(|b| matches!(b, b'0' | b'.'));
+        // Without a whole part the zeros behind the point count against it.
+        let digits = match whole.trim_start_matches('0').len() {
+            0 => -i32::try_from(part.len() - part.trim_start_matches('0').len()).ok()?,
+            digits => i32::try_from(digits).ok()?,
+        };
+        Some(Self { is_zero, magnitude: digits.saturating_add(exponent) })
     }
 }
 
