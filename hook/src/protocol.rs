@@ -6,6 +6,7 @@
 //! On standard input a message is a frame: its length as four bytes, big endian, then that many bytes of JSON ([`frame`]). On standard output an
 //! answer is one line of JSON; what a run writes may come before it, in lines of its own ([`Streamed`]).
 
+mod agent;
 mod collect;
 mod stream;
 
@@ -19,7 +20,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use collect::{Collect, Collected, MAX_ANSWER, MAX_COMPLAINT, MAX_PROBE_MEMORY, MAX_PROBES, Probe, Sample, Usage};
+pub use agent::{AGENDA, AGENT_PORT, Agenda, COLLECT_PATH, Family, METRICS_PATH, Repeated};
+pub use collect::{Collect, Collected, MAX_ANSWER, MAX_COMPLAINT, MAX_PROBE_MEMORY, MAX_PROBES, Probe, Sample, Usage, Working};
 pub use stream::Streamed;
 
 /// The version of requests that this build understands.
@@ -50,7 +52,7 @@ pub const SPEC_VARIABLE: &str = "GUARDIAN_SPEC";
 pub const MAX_SPEC: usize = 128 * 1024 - SPEC_VARIABLE.len() - 2;
 
 /// The files that `guardian-hook put` writes.
-pub const PUT_FILES: [&str; 2] = [MEMBERS, "agent.json"];
+pub const PUT_FILES: [&str; 2] = [MEMBERS, AGENDA];
 
 /// The file that names the members of the set of a pod.
 pub const MEMBERS: &str = "members.json";

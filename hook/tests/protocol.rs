@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use guardian_hook::metric::MetricKind;
 use guardian_hook::protocol::{
-    Chained, Collect, Collected, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome, PROTOCOL, Probe,
-    Program, Refusal, Request, RunResult, Sample, SpecError, StopReason, Streamed, Tail, Usage, frame, valid_reason,
-    valid_run_id,
+    Agenda, Chained, Collect, Collected, Family, InPodHook, Installed, MAX_REQUEST, MAX_SPEC, Noted, OnFailure, Outcome,
+    PROTOCOL, Probe, Program, Refusal, Repeated, Request, RunResult, Sample, SpecError, StopReason, Streamed, Tail, Usage,
+    Working, frame, valid_reason, valid_run_id,
 };
 
 fn request() -> Request {
@@ -132,7 +133,7 @@ fn questions_and_their_answers_are_written_as_they_always_were() {
     assert!(json(&Collect { wait_ms: 2000, ..collect }).ends_with(r#","waitMs":2000}"#));
 
     let (stdout, result) = (Tail { text: "primary 17\n".into(), dropped: 0 }, RunResult::Exited { code: 0 });
-    let sample = Sample { name: "role".into(), result, duration_ms: 3, stdout, stderr: Tail::default() };
+    let sample = Sample { name: "role".into(), result, duration_ms: 3, stdout, stderr: Tail::default(), age_ms: None };
     let usage = Usage { memory_bytes: Some(1), cpu_limit_millis: Some(250), ..Usage::default() };
     let table = [
         (
@@ -141,12 +142,44 @@ fn questions_and_their_answers_are_written_as_they_always_were() {
         ),
         (Collected::Usage(usage), r#"{"kind":"usage","memoryBytes":1,"cpuLimitMillis":250}"#),
         (Collected::Refused { why: Refusal::StillRunning }, r#"{"kind":"refused","why":{"kind":"stillRunning"}}"#),
+        (
+            Collected::Agent(Working { pod_uid: "8f3c".into(), revision: "0a1b".into() }),
+            r#"{"kind":"agent","podUid":"8f3c","revision":"0a1b"}"#,
+        ),
+        (Collected::Waits { name: "role".into(), age_ms: 12 }, r#"{"kind":"waits","name":"role","ageMs":12}"#),
     ];
     for (line, text) in table {
         assert_eq!(json(&line), text);
         assert_eq!(serde_json::from_str::<Collected>(text).unwrap(), line);
     }
     assert_eq!(serde_json::from_str::<Collected>(r#"{"kind":"disk","free":1}"#).unwrap(), Collected::Unknown);
+}
+
+#[test]
+fn what_an_agent_asks_is_written_as_it_always_was_and_bounded() {
+    let program = Program::Command(vec!["lag".into()]);
+    let probe = Probe { name: "metrics.lag".into(), program, env: BTreeMap::new(), timeout_ms: 5000, max_output: 4096 };
+    let family = Family { name: "lag".into(), kind: MetricKind::Counter, help: "Lag".into(), labels: vec!["db".into()] };
+    let question = Repeated { probe, every_ms: 15_000, metric: Some(family) };
+    let agenda = Agenda { version: 1, revision: "0a1b".into(), env: BTreeMap::new(), questions: vec![question] };
+    let text = r#"{"version":1,"revision":"0a1b","env":{},"questions":[{"probe":{"name":"metrics.lag","program":{"command":["lag"]},"env":{},"timeoutMs":5000,"maxOutput":4096},"everyMs":15000,"metric":{"name":"lag","type":"counter","help":"Lag","labels":["db"]}}]}"#;
+    assert_eq!(json(&agenda), text);
+    assert_eq!(serde_json::from_str::<Agenda>(text).unwrap(), agenda);
+    assert_eq!(agenda.fault(), None);
+    type Spoil = fn(&mut Agenda);
+    let table: [(Spoil, &str); 6] = [
+        (|a| a.version = 2, "version"),
+        (|a| a.questions = vec![a.questions[0].clone(); 65], "questions"),
+        (|a| a.questions[0].every_ms = 0, "everyMs"),
+        (|a| a.questions[0].every_ms = u64::MAX, "everyMs"),
+        (|a| a.questions[0].probe.max_output = 4097, "maxOutput"),
+        (|a| a.questions[0].probe.timeout_ms = 0, "timeoutMs"),
+    ];
+    for (spoil, field) in table {
+        let mut bad = agenda.clone();
+        spoil(&mut bad);
+        assert!(bad.fault().is_some_and(|fault| fault.contains(field)), "{field}");
+    }
 }
 
 #[test]

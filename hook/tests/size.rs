@@ -8,9 +8,13 @@ mod pod;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
-use guardian_hook::protocol::{Collect, Outcome, PROTOCOL, Probe, Program, Request, Streamed, frame};
+use guardian_hook::metric::MetricKind;
+use guardian_hook::protocol::{
+    AGENDA, Agenda, Collect, Family, Outcome, PROTOCOL, Probe, Program, Repeated, Request, Streamed, frame,
+};
 use pod::{Pod, binary, script, until};
 
 /// The figures for a released runner, in bytes and kB; an ordinary build carries the standard library and is not held to them.
@@ -94,4 +98,37 @@ fn a_runner_that_waits_for_more_questions_is_small() {
     drop((caller, heard));
     assert!(runner.wait().unwrap().success());
     assert!(waiting_kb <= most().1, "{waiting_kb} kB resident");
+}
+
+/// One of these is in each pod that is asked by its own agent. It has asked a role and ten metrics, and is read all the time.
+#[test]
+fn an_agent_is_small() {
+    let pod = Pod::new();
+    let program = Program::Command(vec!["echo".into(), "12".into()]);
+    let question = |n: u32| {
+        let name = if n == 0 { "role".into() } else { format!("metrics.m{n}") };
+        let probe = Probe { name, program: program.clone(), env: BTreeMap::new(), timeout_ms: 10_000, max_output: 4096 };
+        let family = || Family { name: format!("m{n}"), kind: MetricKind::Gauge, help: String::new(), labels: Vec::new() };
+        Repeated { probe, every_ms: 1000, metric: (n > 0).then(family) }
+    };
+    let agenda =
+        Agenda { version: PROTOCOL, revision: "r".into(), env: BTreeMap::new(), questions: (0..=10).map(question).collect() };
+    fs::write(pod.path(AGENDA), serde_json::to_vec(&agenda).unwrap()).unwrap();
+    let mut agent = pod.command("agent").env("GUARDIAN_AGENT_PORT", "0").spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(agent.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let port: u16 = said.rsplit(' ').next().unwrap().trim().parse().unwrap();
+    let metrics = || {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        text
+    };
+    until("all are served", || metrics().matches("} 12").count() == 10);
+    let peak_kb = memory(agent.id(), "VmHWM:");
+    println!("guardian-hook: {peak_kb} kB resident as an agent at its peak");
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    assert!(peak_kb <= most().1, "{peak_kb} kB resident");
 }

@@ -266,7 +266,14 @@ impl Runner {
             let cut = probe.prints.ceil_char_boundary(probe.prints.len().saturating_sub(asked.max_output));
             let stdout = Tail { text: probe.prints.split_at(cut).1.to_owned(), dropped: cut as u64 };
             let duration_ms = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
-            heard(Collected::Probe(Sample { name: asked.name.clone(), result, duration_ms, stdout, stderr: Tail::default() }));
+            heard(Collected::Probe(Sample {
+                name: asked.name.clone(),
+                result,
+                duration_ms,
+                stdout,
+                stderr: Tail::default(),
+                age_ms: None,
+            }));
         }
         heard(Collected::Usage(self.lock().usage));
         Ok(())

@@ -153,7 +153,7 @@ fn a_pod_that_does_not_run_loses_its_role_without_a_word() {
 fn an_answer_is_a_claim_or_says_what_it_is_instead() {
     let answer = |result, stdout: &str, stderr: &str| {
         let tail = |text: &str| Tail { text: text.into(), dropped: 0 };
-        Sample { name: "role".into(), result, duration_ms: 1, stdout: tail(stdout), stderr: tail(stderr) }
+        Sample { name: "role".into(), result, duration_ms: 1, stdout: tail(stdout), stderr: tail(stderr), age_ms: None }
     };
     let exited = |code| RunResult::Exited { code };
     for (answer, expected) in [

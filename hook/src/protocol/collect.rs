@@ -61,7 +61,8 @@ pub const MAX_PROBES: usize = 64;
 /// processes the kernel kills together (`memory.oom.group`) once that is full: a probe that grows must fail alone, and before.
 pub const MAX_PROBE_MEMORY: u64 = 256 * 1024 * 1024;
 
-/// A line that `guardian-hook collect` prints: one for each probe, then one of usage. A refusal is the only line.
+/// A line that `guardian-hook collect` prints: one for each probe, then one of usage. A refusal is the only line. An agent serves such lines too: first
+/// what it works on, then one for each question, a sample or that there is none yet, and no usage, which would be its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Collected {
@@ -74,9 +75,29 @@ pub enum Collected {
         /// The reason.
         why: Refusal,
     },
+    /// Who answers, and what it works on.
+    Agent(Working),
+    /// A question that was not answered yet.
+    Waits {
+        /// That of the probe.
+        name: String,
+        /// For how many milliseconds it is on the agenda.
+        #[serde(rename = "ageMs")]
+        age_ms: u64,
+    },
     /// A line of a newer runner.
     #[serde(other)]
     Unknown,
+}
+
+/// The agent of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Working {
+    /// `metadata.uid` of its pod.
+    pub pod_uid: String,
+    /// That of its agenda; empty while it has none.
+    pub revision: String,
 }
 
 /// The answer to one probe.
@@ -95,6 +116,9 @@ pub struct Sample {
     /// Standard error.
     #[serde(default)]
     pub stderr: Tail,
+    /// How many milliseconds ago it ended, where the answer was kept; absent: just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
 }
 
 /// What a container uses, as its cgroup tells. What the cgroup does not tell is absent.

@@ -42,7 +42,7 @@ fn requested(home: &Home) -> Result<Collect, Refusal> {
 /// Says whether anybody still listens.
 fn answer(home: &Home, env: &Environment, request: &Collect) -> bool {
     for probe in &request.probes {
-        let sample = ask(home, env, probe);
+        let sample = ask(home, env, probe, MAX_PROBE_MEMORY);
         if caller_is_gone() {
             return false;
         }
@@ -53,7 +53,8 @@ fn answer(home: &Home, env: &Environment, request: &Collect) -> bool {
     true
 }
 
-fn ask(home: &Home, env: &Environment, probe: &Probe) -> Sample {
+/// Asks one question, each process for which may ask for so many bytes of memory.
+pub(super) fn ask(home: &Home, env: &Environment, probe: &Probe, memory: u64) -> Sample {
     let mut env = env.clone();
     env.extend(probe.env.iter().map(|(k, v)| (k.clone().into_bytes(), v.clone().into_bytes())));
     let script = home.run_script(&format!("probe-{}-{}", getpid().as_raw_pid(), nanos()));
@@ -69,7 +70,7 @@ fn ask(home: &Home, env: &Environment, probe: &Probe) -> Sample {
     let output = Output::Asked { stdout: probe.max_output, stderr: MAX_COMPLAINT };
     let ended = match spawn::Program::new(&argv, &env) {
         Err(result) => Ended::unstarted(result),
-        Ok(program) => supervise(&program.limited_to(MAX_PROBE_MEMORY), probe.timeout_ms, output),
+        Ok(program) => supervise(&program.limited_to(memory), probe.timeout_ms, output),
     };
     if matches!(probe.program, Program::Script { .. }) {
         let _ = unlink(script);
@@ -79,5 +80,5 @@ fn ask(home: &Home, env: &Environment, probe: &Probe) -> Sample {
 
 fn sample(probe: &Probe, ended: Ended) -> Sample {
     let Ended { result, duration_ms, stdout, stderr, .. } = ended;
-    Sample { name: probe.name.clone(), result, duration_ms, stdout, stderr }
+    Sample { name: probe.name.clone(), result, duration_ms, stdout, stderr, age_ms: None }
 }

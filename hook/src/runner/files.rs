@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, fchmod, fsync, inotify, link, open, rename, unlink};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
 use rustix::path::Arg;
@@ -171,8 +171,22 @@ impl Watch {
         };
         let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
         let _ = poll(&mut fds, Some(&timespec(left.min(QUIET_MS))));
+        self.take();
+    }
+
+    /// What tells that something has changed, if the kernel does.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Has something changed since the last call, as far as the kernel tells?
+    pub(super) fn take(&self) -> bool {
         let mut events = [0; 4096];
-        while matches!(read(fd, &mut events), Ok(n) if n > 0) {}
+        let mut any = false;
+        while self.fd.as_ref().is_some_and(|fd| matches!(read(fd, &mut events), Ok(n) if n > 0)) {
+            any = true;
+        }
+        any
     }
 }
 

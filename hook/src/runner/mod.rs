@@ -1,11 +1,13 @@
 //! The commands of `guardian-hook`.
 
+mod agent;
 mod cgroup;
 mod claim;
 mod clock;
 mod collect;
 mod disk;
 mod files;
+mod fork;
 mod home;
 mod init;
 mod install;
@@ -50,6 +52,7 @@ guardian-hook: runs the hooks of stateful-guardian inside a pod
             what it writes comes before that, in lines, if the request says so
   collect   read questions from standard input, ask them, print an answer a line and the container's usage
   put NAME  put what GUARDIAN_CONTENT holds into a file of the guardian: members.json, agent.json
+  agent     ask the questions of /guardian/agent.json again and again, and serve the answers on port 9188   (sidecar guardian-agent)
   version   print the version of this runner and of its protocol
 
 GUARDIAN_DIR names another directory than /guardian.
@@ -84,6 +87,7 @@ pub fn main(args: &[Vec<u8>], env: &Environment) -> u8 {
         b"reason" => stop::reason(&home),
         b"run" => run::run(&home, env),
         b"collect" => collect::collect(&home, env),
+        b"agent" => agent::agent(&home, env),
         b"version" | b"--version" => print(&format!("guardian-hook {} protocol {PROTOCOL}\n", env!("CARGO_PKG_VERSION"))),
         b"help" | b"--help" | b"-h" => print(HELP),
         _ => {

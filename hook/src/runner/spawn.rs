@@ -206,7 +206,7 @@ fn execve(path: &CStr, argv: &[*const libc::c_char], env: &[*const libc::c_char]
 }
 
 #[expect(unsafe_code, reason = "errno is behind a pointer")]
-fn last_error() -> Errno {
+pub(super) fn last_error() -> Errno {
     // SAFETY: errno of this thread, always there.
     Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
@@ -268,7 +268,7 @@ fn default_signals() {
 }
 
 #[expect(unsafe_code, reason = "signal takes a pointer to a function")]
-fn set_signal(signal: libc::c_int, disposition: libc::sighandler_t) {
+pub(super) fn set_signal(signal: libc::c_int, disposition: libc::sighandler_t) {
     // SAFETY: the disposition is one of the two constants, or a handler that only stores to an atomic.
     unsafe {
         libc::signal(signal, disposition);

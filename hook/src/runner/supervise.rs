@@ -270,6 +270,11 @@ enum Reaped {
     None,
 }
 
+/// Takes away the children that have ended; as process 1 also those of others.
+pub(super) fn reap_strays() {
+    reap(None);
+}
+
 /// Takes away all children that have ended, up to the watched one.
 fn reap(watched: Option<Pid>) -> Reaped {
     loop {

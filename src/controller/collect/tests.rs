@@ -61,7 +61,14 @@ impl Pods {
             };
             let (stdout, result) = (Tail { text: text.to_owned(), dropped: 0 }, RunResult::Exited { code: 0 });
             let duration_ms = u64::try_from(takes.as_millis()).unwrap();
-            heard(Collected::Probe(Sample { name: probe.name.clone(), result, duration_ms, stdout, stderr: Tail::default() }));
+            heard(Collected::Probe(Sample {
+                name: probe.name.clone(),
+                result,
+                duration_ms,
+                stdout,
+                stderr: Tail::default(),
+                age_ms: None,
+            }));
         }
         Ok(())
     }

@@ -25,7 +25,8 @@ impl Runner {
         let request: Collect = serde_json::from_slice(&bytes).unwrap();
         for probe in &request.probes {
             let (result, stdout) = (RunResult::Exited { code: 0 }, Tail { text: "primary".to_owned(), dropped: 0 });
-            let sample = Sample { name: probe.name.clone(), result, duration_ms: 1, stdout, stderr: Tail::default() };
+            let sample =
+                Sample { name: probe.name.clone(), result, duration_ms: 1, stdout, stderr: Tail::default(), age_ms: None };
             self.say(&Collected::Probe(sample)).await;
         }
         self.say(&Collected::Usage(guardian_hook::protocol::Usage::default())).await;
