@@ -48,6 +48,10 @@ pub const HAND_OVER_PREFIX: &str = "evict-";
 pub const INIT: &str = "guardian-init";
 /// Init container that runs the policy's `init` hook, with the application's image.
 pub const INIT_HOOK: &str = "guardian-init-hook";
+/// Sidecar that asks the policy's role and metrics, with the application's image; also the name of its port.
+pub const AGENT: &str = "guardian-agent";
+/// The init containers that are the guardian's, in the order in which they stand: what runs the runner comes after what brings it.
+pub const INIT_CONTAINERS: [&str; 3] = [INIT, INIT_HOOK, AGENT];
 /// The emptyDir that holds the runner, and its mount's name.
 pub const VOLUME: &str = "guardian";
 /// Where the emptyDir is mounted.

@@ -184,9 +184,10 @@ pub(super) fn record(template: &Tree<'_>) -> Option<Record> {
 
 /// Is everything there that `record` says was written, and nothing of ours besides?
 pub(super) fn complete(template: &Tree<'_>, record: &Record) -> bool {
-    // By name is also their order: the hook comes after its runner, or the pod could never start.
+    // In their order: the hook comes after its runner, or the pod could never start.
     let ours = items(template, "initContainers").iter().filter(|c| is_our_init(c)).filter_map(|c| c.get("name")?.as_str());
-    let parts = ours.eq(record.parts.keys().map(|name| Cow::Borrowed(name.as_str())));
+    let recorded = names::INIT_CONTAINERS.into_iter().filter(|name| record.parts.contains_key(*name));
+    let parts = recorded.clone().count() == record.parts.len() && ours.eq(recorded.map(Cow::Borrowed));
     let volume = owns_volume(template) && items(template, "volumes").iter().any(|v| is_named(v, names::VOLUME));
     let mounted =
         items(template, "containers").iter().all(|c| list(c, "volumeMounts").iter().any(|m| is_named(m, names::VOLUME)));
@@ -313,7 +314,7 @@ fn is_our_handler(container: &Tree<'_>) -> bool {
 
 /// Is this init container ours by its name?
 pub(super) fn is_our_init(container: &Tree<'_>) -> bool {
-    is_named(container, names::INIT) || is_named(container, names::INIT_HOOK)
+    names::INIT_CONTAINERS.iter().any(|name| is_named(container, name))
 }
 
 /// Keys of our prefix in a map of the template's metadata.

@@ -89,6 +89,8 @@ pub struct Policy {
     pub role: Option<Arc<Role>>,
     /// What is measured.
     pub metrics: Vec<Arc<Metric>>,
+    /// Who asks role and metrics.
+    pub collect: Collect,
     /// What is done when something is observed.
     pub rules: Vec<Rule>,
     /// Commands that rules, the clock and people run, by name.
@@ -224,6 +226,16 @@ pub struct Metric {
     pub on: Option<String>,
 }
 
+/// Who asks the role and the metrics of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Collect {
+    /// The controller, by an exec each time.
+    #[default]
+    Exec,
+    /// A sidecar, where the pod has one.
+    Agent,
+}
+
 /// Services that send only to pods that are serving.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic {
@@ -276,7 +288,24 @@ impl Policy {
             format!("without hooks.join nothing runs at the first start of a pod, so there readyAfter waits its {within} s")
         });
         let later = self.not_yet_active.iter();
-        later.map(|path| format!("NotYetActive: {path} is checked, and not acted on by this version")).chain(waits)
+        let later = later.map(|path| format!("NotYetActive: {path} is checked, and not acted on by this version"));
+        later.chain(waits).chain(self.asked_by_exec_all_the_same())
+    }
+
+    /// What an agent cannot ask although the policy has one.
+    fn asked_by_exec_all_the_same(&self) -> Vec<String> {
+        if self.collect != Collect::Agent {
+            return Vec::new();
+        }
+        let role = self.role.iter().map(|role| ("role".to_owned(), &role.probe));
+        let metrics = self.metrics.iter().map(|metric| (format!("the metric {}", metric.name), &metric.probe));
+        let elsewhere = role.chain(metrics).filter(|(_, probe)| probe.container.is_some() && probe.container != self.container);
+        let elsewhere = elsewhere.map(|(what, _)| {
+            format!("{what} has a container of its own, where it is asked by exec: collect: agent asks in `container`")
+        });
+        let uses = self.rules.iter().any(|rule| matches!(rule.when, Condition::Usage { .. }));
+        let usage = "a sidecar does not see what the application uses: for rules on usage pods are asked by exec, also with collect: agent";
+        elsewhere.chain(uses.then(|| usage.to_owned())).collect()
     }
 
     /// Does it guard a StatefulSet with these labels?

@@ -16,8 +16,8 @@ use super::problem::{Invalid, PolicyError, Problem};
 use super::schema::{self, Document, Operator, Spanned};
 use super::selector::{Requirement, Selector};
 use super::{
-    API_VERSION, Deletion, Hook, Hooks, Inject, KIND, MAX_POLICY_BYTES, Metric, OwnPreStop, Policy, Protect, ReadyAfter, When,
-    yaml,
+    API_VERSION, Collect, Deletion, Hook, Hooks, Inject, KIND, MAX_POLICY_BYTES, Metric, OwnPreStop, Policy, Protect, ReadyAfter,
+    When, yaml,
 };
 use crate::names::POLICY_KEY;
 
@@ -102,6 +102,10 @@ impl Check<'_> {
             hooks: self.hooks(document.hooks),
             role: document.role.map(|r| Arc::new(self.role(r))),
             metrics: self.metrics.clone(),
+            collect: document.collect.map_or(Collect::Exec, |collect| match collect {
+                schema::Collect::Exec => Collect::Exec,
+                schema::Collect::Agent => Collect::Agent,
+            }),
             rules: self.rules(document.rules),
             tasks: self.tasks(document.tasks),
             traffic: document.traffic.map(|t| self.traffic(t)),

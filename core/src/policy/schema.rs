@@ -63,6 +63,8 @@ pub(super) struct Document {
     pub(super) role: Option<Spanned<Role>>,
     /// Values of the application, measured by commands
     pub(super) metrics: Option<Vec<Spanned<Metric>>>,
+    /// Who asks role and metrics. `exec` (the default): the controller, by a command in the pod each time. `agent`: a sidecar `guardian-agent` in each pod, which the controller and Prometheus read on port 9188. Hooks, tasks, `members` and rules on `usage` go on by exec
+    pub(super) collect: Option<Collect>,
     /// What is done when something is observed; at most 200
     #[schemars(length(max = 200))]
     pub(super) rules: Option<Spanned<Vec<Spanned<Rule>>>>,
@@ -153,6 +155,13 @@ pub(super) enum OwnPreStop {
 #[serde(rename_all = "camelCase")]
 pub(super) enum ReadyAfter {
     Join,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Collect {
+    Exec,
+    Agent,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

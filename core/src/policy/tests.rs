@@ -272,3 +272,17 @@ fn two_hundred_rules_are_enough() {
     let message = message(&format!("{HEAD}rules:\n{}", rules(201)));
     assert_eq!(message, "policy.yaml:4:3: rules: 201 rules are too many: at most 200 are allowed");
 }
+
+#[test]
+fn what_an_agent_cannot_ask_is_named_and_nothing_else() {
+    let asked = "container: redis\nrole: {command: [a], container: redis}\nmetrics: [{name: keys, type: gauge, command: [a]}]\n";
+    assert_eq!(accepted(&format!("{HEAD}collect: agent\n{asked}")).warnings().count(), 0);
+    let elsewhere = "collect: agent\nmetrics: [{name: lag, type: gauge, command: [a], container: proxy}]\n\
+        rules: [{name: full, when: {usage: memory, above: 85%}, do: [{run: now}]}]\ntasks: {now: {command: [a]}}\n";
+    let expected = [
+        "the metric lag has a container of its own, where it is asked by exec: collect: agent asks in `container`",
+        "a sidecar does not see what the application uses: for rules on usage pods are asked by exec, also with collect: agent",
+    ];
+    assert_eq!(accepted(&format!("{HEAD}{elsewhere}")).warnings().collect::<Vec<_>>(), expected);
+    assert_eq!(accepted(&format!("{HEAD}{elsewhere}").replace("collect: agent", "collect: exec")).warnings().count(), 0);
+}

@@ -115,6 +115,8 @@ fn because(path: &str, gone: bool, policy: Option<&Policy>) -> (Option<&'static 
     }
     let (key, reason) = if has(&format!("initContainers[{}]", names::INIT_HOOK)) {
         (Some("hooks.init"), "runs the hook before every start of the pod, with the application's image and volumes".to_owned())
+    } else if has(&format!("initContainers[{}]", names::AGENT)) {
+        (Some("collect"), "asks role and metrics beside the application, and answers the controller and Prometheus".to_owned())
     } else if has(&format!("initContainers[{}]", names::INIT)) {
         (None, "brings the runner, and the hooks that the pod runs by itself, into the pod".to_owned())
     } else if ends(&format!("volumes[{}]", names::VOLUME)) {

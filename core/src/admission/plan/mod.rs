@@ -3,6 +3,7 @@
 //! [`make`] decides over the user's part of the template; [`write`] brings a template to it with the fewest operations, so that a template
 //! that has it all gets none.
 
+mod agent;
 mod grace;
 mod init;
 mod init_hook;
@@ -100,6 +101,7 @@ fn change(cx: &Context<'_>, draft: &mut Draft) -> Result<Wanted, String> {
     let installed = pre_stop::change(cx, draft);
     init::change(cx, &installed, draft)?;
     init_hook::change(cx, draft);
+    agent::change(cx, draft);
     ready_after::change(cx, draft);
     grace::change(cx, &installed, draft);
     priority::change(cx, draft);
@@ -265,7 +267,12 @@ impl Amounts<'_> {
 
 /// What an init container gets of a container's [`Resources`], as JSON.
 fn resources(container: &Tree<'_>) -> String {
+    with_resources(container, |has| has)
+}
+
+/// What is made of a container's [`Resources`], as JSON.
+fn with_resources(container: &Tree<'_>, make: impl for<'a> FnOnce(Resources<'a>) -> Resources<'a>) -> String {
     let Some(Tree::Text(json)) = container.get("resources") else { return "{}".to_owned() };
-    let copied: Resources<'_> = serde_json::from_str(json).unwrap_or_default();
-    serde_json::to_string(&copied).unwrap_or_default() // JSON values: serialising them cannot fail
+    let has: Resources<'_> = serde_json::from_str(json).unwrap_or_default();
+    serde_json::to_string(&make(has)).unwrap_or_default() // JSON values: serialising them cannot fail
 }

@@ -73,9 +73,12 @@ fn container(name: &'static str) -> impl Strategy<Value = Value> {
     let resources = maybe(Just(json!({"limits": {"cpu": "1", "gpu": 1}, "requests": {"memory": "1Gi"}})));
     let probe =
         maybe(prop_oneof![Just(json!({})), (1..9_u64).prop_map(|n| json!({"exec": {"command": ["up"]}, "periodSeconds": n}))]);
-    (mounts, lifecycle, resources, maybe(unknown()), "[a-z:]{1,8}", probe).prop_map(
-        move |(mounts, lifecycle, resources, unknown, image, probe)| {
+    let taken = json!([{"containerPort": 9188}]);
+    let ports = maybe(prop_oneof![7 => Just(json!([{"containerPort": 80, "name": "http"}])), 1 => Just(taken)]);
+    (mounts, lifecycle, resources, maybe(unknown()), "[a-z:]{1,8}", (probe, ports)).prop_map(
+        move |(mounts, lifecycle, resources, unknown, image, (probe, ports))| {
             object(&[
+                ("ports", ports),
                 ("name", Some(json!(name))),
                 ("image", Some(json!(image))),
                 ("volumeMounts", mounts),
@@ -130,7 +133,7 @@ fn template() -> impl Strategy<Value = Value> {
 fn policies() -> impl Strategy<Value = Policy> {
     const ORDERS: [&str; 5] = ["first", "last", "before:proxy", "after:prepare", "after:nobody"];
     const OWN: [&str; 4] = ["", ", ownPreStop: keep", ", ownPreStop: chain", ", ownPreStop: replace"];
-    (0..256_u32, prop::sample::select(&ORDERS[..]), prop::sample::select(&OWN[..])).prop_map(|(n, order, own)| {
+    (0..512_u32, prop::sample::select(&ORDERS[..]), prop::sample::select(&OWN[..])).prop_map(|(n, order, own)| {
         let has = |bit: u32, line: &str| if n & bit == 0 { String::new() } else { line.to_owned() };
         let text = [
             "hooks:\n  rejoin: {command: [rejoin]}\n".to_owned(),
@@ -142,6 +145,7 @@ fn policies() -> impl Strategy<Value = Policy> {
             has(64, "  spread: [zone, kubernetes.io/hostname]\n"),
             has(8, "container: redis\n"),
             has(128, "readyAfter: join\n"),
+            has(256, "collect: agent\n"),
         ];
         policy(&text.concat())
     })
