@@ -147,6 +147,7 @@ mod tests {
             toggles: None,
             first_container: "redis".into(),
             containers: BTreeMap::new(),
+            agent: None,
             resize: None,
         }
     }

@@ -5,19 +5,21 @@
 //! took long is asked apart from the others from then on. An interval that has passed while nobody had the time is skipped and counted, never made
 //! up for. Intervals are counted from the first time that a container was asked, so what has the same interval stays together.
 
+mod agent;
 mod queue;
 mod told;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{SinkExt as _, StreamExt as _};
-use guardian_core::metric;
 use guardian_core::policy::{Metric, Policy, Probe, Role};
 use guardian_core::probe::{End, Failure};
+use guardian_core::{metric, names};
 use guardian_hook::protocol::{self, Collected, Sample};
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 use tokio::sync::Notify;
@@ -29,6 +31,8 @@ use super::clock::Clock;
 use super::exec::{Exec, ExecError};
 use super::roles::Roles;
 use super::samples::Samples;
+pub use agent::Agent;
+pub(super) use agent::address;
 use queue::{Key, Queue};
 use told::Told;
 
@@ -41,6 +45,8 @@ const OPEN_PACE: Duration = Duration::from_millis(2);
 const DENIED_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// Pause before it is asked again in a pod whose runner is too old, or not there: that lasts as long as the pod.
 const UNABLE_PAUSE: Duration = Duration::from_secs(10 * 60);
+/// Pause before an agent is told again what it does not take: each time is an exec.
+const NOT_TAKEN_PAUSE: Duration = Duration::from_secs(60);
 
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +67,8 @@ pub(super) struct Asking {
     /// Where the container has its data, if it has a volume for it.
     pub(super) disk: Option<String>,
     pub(super) subjects: Vec<Subject>,
+    /// Where the pod's own agent answers, which asks all this by itself.
+    pub(super) agent: Option<SocketAddr>,
 }
 
 /// What a question is about.
@@ -233,20 +241,24 @@ impl Collector {
             }
             let due = next.due;
             let Some((number, questions)) = queue.begin(next, now) else { continue };
-            *free = now + if self.exec.is_open(&questions) { OPEN_PACE } else { PACE };
+            let is_open = questions.agent.is_some() || self.exec.is_open(&questions);
+            *free = now + if is_open { OPEN_PACE } else { PACE };
             self.metrics.lateness.observe(now.duration_since(due).as_secs_f64());
             let (exec, answered) = (Arc::clone(&self.exec), answered.clone());
             // An answer to each question, and one of usage: whatever a runner says beyond that is not kept.
             let mut left = questions.request.probes.len() + 1;
             let task = tasks.spawn(async move {
                 let mut hear = |line| {
-                    if left > 0 && matches!(line, Collected::Probe(_) | Collected::Usage(_)) {
+                    if left > 0 && matches!(line, Collected::Probe(_) | Collected::Usage(_) | Collected::Waits { .. }) {
                         left -= 1;
                         // Whoever drives this hears it.
                         let _ = answered.unbounded_send((number, line));
                     }
                 };
-                exec.collect(&questions, &mut hear).await
+                match &questions.agent {
+                    Some(agent) => agent::ask(&*exec, agent, &questions, &mut hear).await,
+                    None => exec.collect(&questions, &mut hear).await,
+                }
             });
             numbers.insert(task.id(), number);
         }
@@ -259,8 +271,18 @@ impl Collector {
             Collected::Probe(sample) => {
                 let ended = self.queue().answered(number, &sample, Instant::now())?;
                 self.count_skipped(&ended);
-                self.hear(&key, &ended, Ok(&sample)).then_some(key.0)
+                let is_stale = sample.age_ms.is_some_and(|age_ms| agent::is_stale(&ended.subject, age_ms));
+                let answer = if is_stale { Err(stale()) } else { Ok(&sample) };
+                self.hear(&key, &ended, answer).then_some(key.0)
             }
+            Collected::Waits { name, age_ms } => {
+                let ended = self.queue().waits(number, &name, Instant::now())?;
+                self.count_skipped(&ended);
+                let is_stale = agent::is_stale(&ended.subject, age_ms);
+                (is_stale && self.hear(&key, &ended, Err(stale()))).then_some(key.0)
+            }
+            // What a sidecar uses is not what the application does.
+            Collected::Usage(_) if key.1.name == names::AGENT => None,
             Collected::Usage(usage) => {
                 let every = self.queue().shortest(&key)?;
                 self.samples.uses(&key.0, &key.1, usage, every);
@@ -309,6 +331,11 @@ impl Collector {
     }
 }
 
+/// The agent answers, and asks no more.
+fn stale() -> Failure {
+    Failure { end: End::Unreachable, why: "the pod's agent has asked nothing for more than two intervals".to_owned() }
+}
+
 /// What it means for what was not answered, and a pause where it is of no use to ask at the next interval.
 fn failed(asked: Result<Asked, JoinError>) -> (Failure, Option<Duration>) {
     let failure = |end, why| Failure { end, why };
@@ -318,6 +345,7 @@ fn failed(asked: Result<Asked, JoinError>) -> (Failure, Option<Duration>) {
             let (end, pause) = match &error {
                 ExecError::Denied(_) => (End::Denied, Some(DENIED_PAUSE)),
                 ExecError::Unsupported | ExecError::NoRunner => (End::Unable, Some(UNABLE_PAUSE)),
+                ExecError::NotTaken(_) => (End::Unreachable, Some(NOT_TAKEN_PAUSE)),
                 _ => (End::Unreachable, None),
             };
             let why = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));

@@ -1,8 +1,11 @@
 //! Asks the runner in a pod to carry out one run, and waits for its outcome.
 
 mod kept;
+mod page;
 mod spoken;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
+use super::collect::Agent;
 use kept::{Kept, Place};
 use spoken::{Listener, Session, Spoken};
 
@@ -51,6 +55,8 @@ pub struct Questions {
     pub container: String,
     /// What the runner is asked. Where it is to wait for another request, the connection is kept for that.
     pub request: Collect,
+    /// Who asks this in the pod all the time, and is only read; `None`: nobody.
+    pub agent: Option<Arc<Agent>>,
 }
 
 /// Why a pod is being stopped, addressed.
@@ -93,6 +99,12 @@ pub enum ExecError {
     /// It refused.
     #[error("the runner refused: {0}")]
     Refused(String),
+    /// Nothing, or nonsense, came from the address of the agent.
+    #[error("the pod's agent cannot be read: {0}")]
+    NoAgent(String),
+    /// It was told what to ask.
+    #[error("the pod's agent does not take its questions: {0}")]
+    NotTaken(String),
     /// The request cannot be sent.
     #[error("the request is too large")]
     Request(#[from] guardian_hook::protocol::FrameError),
@@ -114,6 +126,9 @@ pub trait Exec: Send + Sync {
         let _ = questions;
         false
     }
+
+    /// Reads what the agent at this address serves, and tells each line: first who it is.
+    fn read<'a>(&'a self, agent: SocketAddr, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>>;
 
     /// Tells a pod why it is being stopped.
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>>;
@@ -198,6 +213,10 @@ impl Exec for PodExec {
                 Some(spoken) => spoken.collected(),
             }
         })
+    }
+
+    fn read<'a>(&'a self, agent: SocketAddr, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(page::read(agent, heard))
     }
 
     fn is_open(&self, questions: &Questions) -> bool {

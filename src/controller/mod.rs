@@ -65,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::ApiError;
 pub use clock::Clock;
+pub use collect::Agent;
 pub(crate) use events::REPORTER;
 pub use exec::{Exec, ExecError, Heard, Notice, Order, PodExec, Questions};
 pub use lease::LEASE;

@@ -59,6 +59,16 @@ struct PodStatus {
     conditions: Vec<Condition>,
     #[serde(default)]
     container_statuses: Vec<ContainerStatus>,
+    #[serde(default)]
+    init_container_statuses: Vec<InitStatus>,
+}
+
+/// Of an init container: of ours one goes on running.
+#[derive(Clone, Debug, Deserialize)]
+struct InitStatus {
+    name: String,
+    #[serde(default)]
+    state: State,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -215,6 +225,7 @@ impl Pod {
     pub(super) fn slim(&mut self) {
         keep(&mut self.metadata, &["controller-revision-hash", names::ROLE, names::SERVING], &[names::SHED]);
         self.status.conditions.iter_mut().for_each(Condition::slim);
+        self.status.init_container_statuses.retain(|status| status.name == names::AGENT);
     }
 
     /// The set that controls it.
@@ -285,6 +296,7 @@ impl Pod {
         }
         let metadata = &self.metadata;
         let label = |name| metadata.labels.as_ref().and_then(|labels| labels.get(name)).cloned();
+        let agent = self.status.init_container_statuses.iter().find(|status| status.name == names::AGENT);
         Some(lifecycle::Pod {
             name: metadata.name.clone()?,
             uid: metadata.uid.clone()?,
@@ -301,6 +313,7 @@ impl Pod {
             shed: metadata.annotations.as_ref().and_then(|all| shed_request(all.get(names::SHED)?)),
             first_container: self.spec.containers.first()?.name.clone(),
             containers: self.status.container_statuses.iter().map(|c| (c.name.clone(), self.container(c))).collect(),
+            agent: agent.map(|status| status.state.running.is_some()),
             resize: condition::resizing(&self.status.conditions, self.metadata.generation),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use guardian_core::lifecycle;
 use guardian_core::probe::Failure;
@@ -55,13 +56,14 @@ impl Roles {
 
     /// Keeps what a pod has said; says whether that is news.
     pub(super) fn hear(&self, set: &SetKey, pod_uid: &str, answer: Result<&Sample, Failure>) -> bool {
+        let age_ms = answer.as_ref().ok().and_then(|sample| sample.age_ms);
         let (word, told) = match answer.map(role::judge) {
             Ok(Ok(claim)) => ("claim", Ok(claim)),
             Ok(Err(why)) => ("refused", Err(why)),
             Err(Failure { end, why }) => (end.as_str(), Err(why)),
         };
         self.answers.with_label_values(&[word]).inc();
-        let now = self.clock.now();
+        let now = before(self.clock.now(), age_ms);
         let mut all = self.witnesses();
         all.get_mut(set).and_then(|witnesses| witnesses.get_mut(pod_uid)).is_some_and(|witness| hears(witness, told, now))
     }
@@ -69,6 +71,12 @@ impl Roles {
     fn witnesses(&self) -> MutexGuard<'_, BTreeMap<SetKey, BTreeMap<String, Witness>>> {
         self.witnesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When an answer came that is so old.
+pub(super) fn before(now: jiff::Timestamp, age_ms: Option<u64>) -> jiff::Timestamp {
+    let age = Duration::from_millis(age_ms.unwrap_or_default());
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// Takes what a pod has said; says whether that changes anything but the time.

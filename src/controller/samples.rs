@@ -13,6 +13,7 @@ use guardian_hook::protocol::{Sample, Usage};
 use super::SetKey;
 use super::clock::Clock;
 use super::collect::{Asking, Container, Subject};
+use super::roles::before;
 
 /// All metrics, with their last values. Clones are the same. It is empty in a process that does not lead.
 #[derive(Clone)]
@@ -60,13 +61,13 @@ impl Samples {
     }
 
     /// Takes the answer to a command. What goes wrong for the first time is logged, and that it is over.
-    pub(super) fn hear(&self, set: &SetKey, at: (&str, &str), metric: &Metric, answer: Result<&Sample, Failure>) {
-        let (pod_uid, pod) = at;
+    pub(super) fn hear(&self, set: &SetKey, (pod_uid, pod): (&str, &str), metric: &Metric, answer: Result<&Sample, Failure>) {
         let took = answer.as_ref().map_or(Duration::ZERO, |sample| Duration::from_millis(sample.duration_ms));
+        let at = before(self.clock.now(), answer.as_ref().ok().and_then(|sample| sample.age_ms));
         let reading = answer.and_then(|sample| judge(metric, sample));
         let why = reading.as_ref().err().map(|failure| failure.why.clone());
         let place = Place { namespace: &set.namespace, set: &set.name, pod_uid };
-        let is_news = self.served().take(place, &metric.name, reading, took, self.clock.now());
+        let is_news = self.served().take(place, &metric.name, reading, took, at);
         let (namespace, set, metric) = (&set.namespace, &set.name, &metric.name);
         match why {
             Some(why) if is_news => tracing::warn!(namespace, set, pod, metric, why, "a metric is not measured"),

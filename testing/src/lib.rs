@@ -9,6 +9,7 @@
     reason = "only tests use this: a test ends where it fails, and a JSON value indexed by a key it does not have is null"
 )]
 
+mod agents;
 mod api;
 mod crowd;
 mod exec;

@@ -1,18 +1,20 @@
 //! The runner in every pod: one start per run id, an outcome for whoever asks, whether the asker lives or not.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use guardian_core::sim::Resource;
 use guardian_hook::protocol::{
-    Collected, EMPTY_COMMAND, Outcome, PROTOCOL, PUT_CONTENT, Program, Refusal, RunResult, Sample, Tail, Usage,
+    self, AGENDA, Collected, EMPTY_COMMAND, Outcome, PROTOCOL, PUT_CONTENT, Program, Refusal, RunResult, Sample, Tail, Usage,
 };
 use kube::core::Status;
 use stateful_guardian::controller::{Exec, ExecError, Heard, Notice, Order, Questions};
 use tokio::time::Instant;
 
+use crate::agents::Agents;
 use crate::api::{Api, Call, Process};
 use crate::fault::Fault;
 
@@ -44,7 +46,7 @@ pub struct Runner {
 }
 
 #[derive(Default)]
-struct Inner {
+pub(crate) struct Inner {
     answers: Vec<Answer>,
     started: Vec<Order>,
     notices: Vec<Notice>,
@@ -54,6 +56,7 @@ struct Inner {
     usage: Usage,
     /// What was put into pods, by their names, in order.
     put: Vec<(Instant, String, String)>,
+    pub(crate) agents: Agents,
     claims: BTreeMap<(String, String), Claim>,
 }
 
@@ -88,6 +91,21 @@ struct Claim {
     ends: Instant,
     took: Duration,
     result: RunResult,
+}
+
+impl Inner {
+    /// What a question is answered in a pod now.
+    pub(crate) fn answer(&self, pod: &str, asked: &protocol::Probe) -> Sample {
+        let silent = Probe { takes: Duration::ZERO, result: RunResult::Exited { code: 0 }, prints: String::new() };
+        let probe = self.probes.get(&(pod.to_owned(), asked.name.clone())).cloned().unwrap_or(silent);
+        let timeout = Duration::from_millis(asked.timeout_ms);
+        let result = if probe.takes > timeout { RunResult::TimedOut } else { probe.result };
+        let duration_ms = u64::try_from(probe.takes.min(timeout).as_millis()).unwrap_or(u64::MAX);
+        // Of what is printed the end is answered.
+        let cut = probe.prints.ceil_char_boundary(probe.prints.len().saturating_sub(asked.max_output));
+        let stdout = Tail { text: probe.prints.split_at(cut).1.to_owned(), dropped: cut as u64 };
+        Sample { name: asked.name.clone(), result, duration_ms, stdout, stderr: Tail::default(), age_ms: None }
+    }
 }
 
 impl Runner {
@@ -194,7 +212,11 @@ impl Runner {
         Arc::new(Reached { runner: self.clone(), process: process.clone() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -207,8 +229,9 @@ impl Runner {
         let key = Resource::new("v1", "pods").named(namespace, pod);
         self.api.world(|world| {
             let pod = world.get(&key).ok()?;
-            let statuses = pod["status"]["containerStatuses"].as_array()?;
-            let status = statuses.iter().find(|s| s["name"] == container && s["state"]["running"].is_object())?;
+            let statuses = ["containerStatuses", "initContainerStatuses"].map(|list| pod["status"][list].as_array());
+            let status =
+                statuses.into_iter().flatten().flatten().find(|s| s["name"] == container && s["state"]["running"].is_object())?;
             Some((pod["metadata"]["uid"].as_str()?.to_owned(), status["containerID"].as_str()?.to_owned()))
         })
     }
@@ -245,7 +268,7 @@ impl Runner {
 
     /// Asks one question after the other; what each does is decided when it is asked.
     async fn collect(&self, questions: &Questions, heard: Heard<'_>) -> Result<(), ExecError> {
-        let Questions { namespace, pod, container, request } = questions;
+        let Questions { namespace, pod, container, request, .. } = questions;
         let (uid, _) = self.container(namespace, pod, container).ok_or_else(unreachable)?;
         if uid != request.pod_uid {
             return Err(ExecError::Refused("the pod of this name is another".to_owned()));
@@ -253,27 +276,17 @@ impl Runner {
         let names = request.probes.iter().map(|probe| probe.name.clone()).collect();
         self.lock().rounds.push(Round { at: Instant::now(), pod: pod.clone(), names });
         for asked in &request.probes {
-            let silent = Probe { takes: Duration::ZERO, result: RunResult::Exited { code: 0 }, prints: String::new() };
-            let probe = self.lock().probes.get(&(pod.clone(), asked.name.clone())).cloned().unwrap_or(silent);
-            let timeout = Duration::from_millis(asked.timeout_ms);
-            let takes = probe.takes.min(timeout);
-            tokio::time::sleep(takes).await;
-            let result = if probe.takes > timeout { RunResult::TimedOut } else { probe.result };
-            if let (Some(content), RunResult::Exited { code: 0 }) = (asked.env.get(PUT_CONTENT), &result) {
-                self.lock().put.push((Instant::now(), pod.clone(), content.clone()));
+            let sample = self.lock().answer(pod, asked);
+            tokio::time::sleep(Duration::from_millis(sample.duration_ms)).await;
+            if let (Some(content), RunResult::Exited { code: 0 }) = (asked.env.get(PUT_CONTENT), &sample.result) {
+                let mut inner = self.lock();
+                if asked.name == AGENDA {
+                    inner.agents.put(pod, content);
+                } else {
+                    inner.put.push((Instant::now(), pod.clone(), content.clone()));
+                }
             }
-            // Of what is printed the end is answered.
-            let cut = probe.prints.ceil_char_boundary(probe.prints.len().saturating_sub(asked.max_output));
-            let stdout = Tail { text: probe.prints.split_at(cut).1.to_owned(), dropped: cut as u64 };
-            let duration_ms = u64::try_from(takes.as_millis()).unwrap_or(u64::MAX);
-            heard(Collected::Probe(Sample {
-                name: asked.name.clone(),
-                result,
-                duration_ms,
-                stdout,
-                stderr: Tail::default(),
-                age_ms: None,
-            }));
+            heard(Collected::Probe(sample));
         }
         heard(Collected::Usage(self.lock().usage));
         Ok(())
@@ -357,6 +370,10 @@ impl Exec for Reached {
                 Some(_) => Err(ExecError::Cut),
             }
         })
+    }
+
+    fn read<'a>(&'a self, agent: SocketAddr, heard: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
+        self.runner.read(&self.process, agent, heard)
     }
 
     fn tell<'a>(&'a self, notice: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {

@@ -261,6 +261,7 @@ impl Stage {
         self.edit(&pod_key(ordinal), |pod| {
             let before = pod["status"]["containerStatuses"][0].clone();
             let restarts = before["restartCount"].as_u64().map_or(0, |n| n + 1);
+            let sidecars = pod["status"]["initContainerStatuses"].take();
             pod["status"] = json!({
                 "phase": "Running",
                 "podIP": format!("10.0.0.{}", 10 + ordinal),
@@ -271,6 +272,7 @@ impl Stage {
                     "resources": pod["spec"]["containers"][0]["resources"],
                     "lastState": if before["lastState"].is_object() { before["lastState"].clone() } else { json!({}) },
                 }],
+                "initContainerStatuses": if sidecars.is_array() { sidecars } else { json!([]) },
             });
         });
     }

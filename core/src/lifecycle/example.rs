@@ -125,6 +125,7 @@ impl Example {
             toggles: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
+            agent: None,
             resize: None,
         };
         if let Some(old) = self.observed.pods.insert(ordinal, pod) {

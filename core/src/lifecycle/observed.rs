@@ -138,6 +138,8 @@ pub struct Pod {
     pub first_container: String,
     /// `status.containerStatuses` by name.
     pub containers: BTreeMap<String, Container>,
+    /// Whether its sidecar runs that asks role and metrics; `None`: it has none.
+    pub agent: Option<bool>,
     /// What its kubelet says of a resize that is not done yet.
     pub resize: Option<Resizing>,
 }

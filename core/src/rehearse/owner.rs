@@ -85,6 +85,7 @@ impl World<'_> {
             toggles: None,
             first_container: self.subject.containers.first().cloned().unwrap_or_default(),
             containers,
+            agent: None,
             resize: None,
         };
         self.observed.pods.insert(ordinal, pod);

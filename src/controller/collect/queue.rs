@@ -1,12 +1,13 @@
 //! Which question is due when, and in which exec it goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use guardian_hook::protocol::{Collect, MAX_REQUEST, PROTOCOL, RunResult, Sample};
 use tokio::time::Instant;
 
-use super::{Asking, Container, PACE, Subject};
+use super::{Agent, Asking, Container, PACE, Subject};
 use crate::controller::SetKey;
 use crate::controller::exec::Questions;
 
@@ -68,6 +69,8 @@ enum Kind {
 
 struct Asked {
     asking: Asking,
+    /// Who asks all this in the pod.
+    agent: Option<Arc<Agent>>,
     /// Intervals are counted from here.
     anchor: Instant,
     questions: BTreeMap<String, Question>,
@@ -95,8 +98,7 @@ impl Queue {
         let now = Instant::now();
         for (container, asking) in asked {
             let key = (set.clone(), container);
-            let new = || Asked { asking: asking.clone(), anchor: now, questions: BTreeMap::new(), waits: BTreeMap::new() };
-            let there = self.containers.entry(key.clone()).or_insert_with(new);
+            let there = self.containers.entry(key.clone()).or_insert_with(|| Asked::new(&asking, now));
             there.update(asking, now);
             self.list(&key);
         }
@@ -172,6 +174,7 @@ impl Queue {
                 wait_ms,
                 disk: asked.asking.disk.clone(),
             },
+            agent: asked.agent.clone(),
         };
         self.begun += 1;
         self.execs.insert(number, (key.clone(), kind));
@@ -195,9 +198,22 @@ impl Queue {
         let (key, _) = self.execs.get(&exec)?.clone();
         let asked = self.containers.get_mut(&key)?;
         let question = asked.questions.get_mut(&sample.name).filter(|question| question.under_way == Some(exec))?;
-        question.kind = if took >= SLOW && !question.subject.is_role() { Kind::Slow } else { Kind::Quick };
+        // An agent takes no longer to be read for that.
+        let is_slow = took >= SLOW && sample.age_ms.is_none();
+        question.kind = if is_slow && !question.subject.is_role() { Kind::Slow } else { Kind::Quick };
         // A runner that does not know what it is asked says 2, and will for as long as its pod lives.
         question.failed = !matches!(sample.result, RunResult::Exited { code: 0 | 2 });
+        let skipped = question.move_on(asked.anchor, None, now);
+        let ended = Ended { pod: asked.asking.pod.clone(), subject: question.subject.clone(), skipped };
+        self.list(&key);
+        Some(ended)
+    }
+
+    /// An agent has not asked this yet; `None` where that does not count any more.
+    pub(super) fn waits(&mut self, exec: u64, name: &str, now: Instant) -> Option<Ended> {
+        let (key, _) = self.execs.get(&exec)?.clone();
+        let asked = self.containers.get_mut(&key)?;
+        let question = asked.questions.get_mut(name).filter(|question| question.under_way == Some(exec))?;
         let skipped = question.move_on(asked.anchor, None, now);
         let ended = Ended { pod: asked.asking.pod.clone(), subject: question.subject.clone(), skipped };
         self.list(&key);
@@ -259,6 +275,11 @@ impl Queue {
 }
 
 impl Asked {
+    fn new(asking: &Asking, now: Instant) -> Self {
+        let agent = Agent::of(asking).map(Arc::new);
+        Self { asking: asking.clone(), agent, anchor: now, questions: BTreeMap::new(), waits: BTreeMap::new() }
+    }
+
     /// How long the runner waits to be asked again over the same connection: 0 where a new one is cheaper.
     fn wait_ms(&self) -> u64 {
         let quick = self.questions.values().filter(|question| question.kind == Kind::Quick);
@@ -284,6 +305,9 @@ impl Asked {
                 question.at_once(now);
             }
             self.questions.insert(name, question);
+        }
+        if asking != self.asking {
+            self.agent = Agent::of(&asking).map(Arc::new);
         }
         self.asking = asking;
     }

@@ -42,6 +42,10 @@ impl Exec for Pods {
         .boxed()
     }
 
+    fn read<'a>(&'a self, _: SocketAddr, _: Heard<'a>) -> BoxFuture<'a, Result<(), ExecError>> {
+        unreachable!("no pod has an agent")
+    }
+
     fn tell<'a>(&'a self, _: &'a Notice) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async { Ok(()) })
     }
@@ -111,7 +115,7 @@ fn asking(pod: &str, metrics: &[(&str, u64)]) -> Asking {
         Subject::Metric(Arc::new(Metric { name: (*name).to_owned(), kind, help, probe: probe(), every, labels, on: None }))
     };
     let subjects = [role].into_iter().chain(metrics.iter().map(metric)).collect();
-    Asking { pod: pod.to_owned(), runs: true, env: BTreeMap::new(), disk: None, subjects }
+    Asking { pod: pod.to_owned(), runs: true, env: BTreeMap::new(), disk: None, subjects, agent: None }
 }
 
 fn container(pod: &str) -> Container {
@@ -400,6 +404,7 @@ fn pod_of(uid: &str) -> guardian_core::lifecycle::Pod {
         toggles: None,
         first_container: "redis".to_owned(),
         containers: BTreeMap::new(),
+        agent: None,
         resize: None,
     }
 }

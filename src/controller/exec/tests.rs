@@ -60,7 +60,7 @@ fn questions(pod: &str, wait_ms: u64) -> Questions {
     };
     let probes = vec![question("role"), question("metrics.clients")];
     let request = Collect { version: PROTOCOL, pod_uid: format!("uid-{pod}"), probes, wait_ms, disk: None };
-    Questions { namespace: "shop".to_owned(), pod: pod.to_owned(), container: "redis".to_owned(), request }
+    Questions { namespace: "shop".to_owned(), pod: pod.to_owned(), container: "redis".to_owned(), request, agent: None }
 }
 
 async fn ask_once(session: &mut Session, questions: &Questions) -> (Vec<String>, Result<Option<Spoken>, ExecError>) {

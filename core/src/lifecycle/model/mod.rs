@@ -112,6 +112,7 @@ impl Guarding {
             serving: None,
             shed: None,
             toggles: None,
+            agent: None,
             resize: None,
             first_container: "redis".into(),
             containers: BTreeMap::from([("redis".into(), container)]),
