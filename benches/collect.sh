@@ -1,6 +1,6 @@
 #!/bin/bash
 # collect.sh [PODS] [SECONDS]: what it costs to ask pods for their role, in CPU of the whole cluster (nodes, API server, controller, pods), on our
-# own cluster with the guardian installed: not at all, by a new exec each time, and over connections that are kept.
+# own cluster with the guardian installed: not at all, by a new exec each time, over connections that are kept, and by an agent in each pod.
 set -euo pipefail; cd "$(dirname "$0")/.."
 . e2e/cluster/env.sh
 pods=${1:-30} seconds=${2:-60} ns=guardian-bench-collect-$$ guardian=${CARGO_TARGET_DIR:-target}/debug/guardian
@@ -9,8 +9,8 @@ cpu=/sys/fs/cgroup/cpuacct/$CLUSTER/cpuacct.usage
 trap 'kubectl delete namespace $ns --wait=false > /dev/null' EXIT
 kubectl create namespace "$ns" > /dev/null; "$guardian" enable "$ns" > /dev/null
 
-policy() {                                           # how often the role is asked for; not at all without
-  local role=''; [ -z "$1" ] || role="role: {command: [echo, primary], every: $1}"
+policy() {                                           # how often the role is asked for, and by whom; not at all without
+  local role='' collect=${2:-exec}; [ -z "$1" ] || role="role: {command: [echo, primary], every: $1}"
   kubectl -n "$ns" apply -f - > /dev/null <<POLICY
 apiVersion: v1
 kind: ConfigMap
@@ -19,6 +19,7 @@ data:
   policy.yaml: |
     apiVersion: stateful-guardian.io/v1alpha1
     kind: GuardianPolicy
+    collect: $collect
     $role
 POLICY
 }
@@ -64,3 +65,15 @@ policy 5s
 measure kept 5
 policy 1s
 measure kept 1
+# A sidecar in each pod, which is another template: first what it takes while nobody asks.
+policy '' agent
+kubectl -n "$ns" rollout restart statefulset app > /dev/null
+kubectl -n "$ns" rollout status statefulset app --timeout=600s > /dev/null
+idle=; measure agent-idle 0
+policy 10s agent
+until labelled; do sleep 1; done
+measure agent 10
+policy 5s agent
+measure agent 5
+policy 1s agent
+measure agent 1

@@ -186,3 +186,16 @@ fn the_metrics_of_webhook_and_controller_are_found_by_the_prometheus_operator() 
     let endpoint = &list(&monitor["spec"]["podMetricsEndpoints"])[0];
     assert_eq!((&endpoint["port"], &endpoint["path"]), (&port["name"], &json!("/metrics")));
 }
+
+#[test]
+fn the_agents_of_pods_are_found_by_their_label_and_their_port() {
+    let component = read("components/agent-monitor/kustomization.yaml").remove(0);
+    assert_eq!((&component["kind"], &component["resources"]), (&json!("Component"), &json!(["agent-monitor.yaml"])));
+    let own = read("components/agent-monitor/agent-monitor.yaml");
+    let monitor = named(&own, "PodMonitor", &json!("guardian-agent"));
+    assert_eq!(monitor["metadata"]["namespace"], NAMESPACE);
+    assert_eq!(monitor["spec"]["selector"]["matchLabels"], json!({(guardian_core::names::GUARDED): "true"}));
+    let endpoint = &list(&monitor["spec"]["podMetricsEndpoints"])[0];
+    assert_eq!((&endpoint["port"], &endpoint["path"]), (&json!(guardian_core::names::AGENT), &json!("/metrics")));
+    assert_eq!((&endpoint["honorLabels"], &monitor["spec"]["namespaceSelector"]), (&json!(true), &json!({"any": true})));
+}

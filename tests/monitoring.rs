@@ -284,10 +284,12 @@ fn the_component_brings_the_rule_and_the_dashboard() {
 }
 
 #[test]
-fn the_page_shows_the_scrape_configuration_of_the_manifests() {
-    let scrape = read("manifests/monitoring/scrape.yaml");
-    let configuration = scrape.split_once("scrape_configs:\n").expect("what is shown").1;
-    assert!(read(METRICS).contains(configuration), "{METRICS} shows another one than manifests/monitoring/scrape.yaml");
-    let job = &yaml("manifests/monitoring/scrape.yaml")["scrape_configs"][0];
-    assert_eq!(job["honor_labels"], true, "`namespace` and `pod` are the application's");
+fn the_page_shows_the_scrape_configurations_of_the_manifests() {
+    for file in ["manifests/monitoring/scrape.yaml", "manifests/monitoring/scrape-agents.yaml"] {
+        let scrape = read(file);
+        let configuration = scrape.split_once("scrape_configs:\n").expect("what is shown").1;
+        assert!(read(METRICS).contains(configuration), "{METRICS} shows another one than {file}");
+        let job = &yaml(file)["scrape_configs"][0];
+        assert_eq!(job["honor_labels"], true, "`namespace` and `pod` are the application's");
+    }
 }

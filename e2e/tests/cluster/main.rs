@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a `Value` has null where there is nothing")]
 
 mod admission;
+mod agents;
 mod approval;
 mod cli;
 mod evictions;

@@ -11,15 +11,15 @@ use kube::{Api, ResourceExt as _};
 
 use crate::admission::policy_text;
 
-const FIRST: &str = "redis-sts-0";
-const SECOND: &str = "redis-sts-1";
+pub(crate) const FIRST: &str = "redis-sts-0";
+pub(crate) const SECOND: &str = "redis-sts-1";
 
 /// Of the metrics of this test.
 const EVERY: Duration = Duration::from_secs(5);
-const KEYS: &str = "- {name: redis_keys, type: gauge, every: 5s, script: keys.sh, labels: [db]}\n";
-const MEMORY: &str = "- {name: redis_memory_bytes, type: gauge, every: 5s, script: memory.sh}\n";
+pub(crate) const KEYS: &str = "- {name: redis_keys, type: gauge, every: 5s, script: keys.sh, labels: [db]}\n";
+pub(crate) const MEMORY: &str = "- {name: redis_memory_bytes, type: gauge, every: 5s, script: memory.sh}\n";
 /// As docs/metrics.md has them.
-const SCRIPTS: [(&str, &str); 2] = [
+pub(crate) const SCRIPTS: [(&str, &str); 2] = [
     ("keys.sh", "#!/bin/sh\nset -eu\ninfo=$(redis-cli info keyspace)\necho \"$info\" | awk -F'[:=,]' '/^db/ {print $1, $3}'\n"),
     (
         "memory.sh",
@@ -118,7 +118,7 @@ async fn a_command_that_hangs_or_prints_nonsense_harms_no_other() -> Outcome {
 }
 
 /// What all controllers serve, one of which leads.
-async fn scrape(ns: &Namespace) -> Outcome<String> {
+pub(crate) async fn scrape(ns: &Namespace) -> Outcome<String> {
     let pods = Api::<Pod>::namespaced(ns.client.clone(), &installation());
     let pods = pods.list(&ListParams::default().labels("app.kubernetes.io/name=guardian-controller")).await?;
     let mut all = String::new();
@@ -130,7 +130,7 @@ async fn scrape(ns: &Namespace) -> Outcome<String> {
 }
 
 /// The value of a series of a pod of the test; `more` are the labels after those that every series has.
-fn value(text: &str, family: &str, ns: &Namespace, pod: &str, more: &str) -> Outcome<f64> {
+pub(crate) fn value(text: &str, family: &str, ns: &Namespace, pod: &str, more: &str) -> Outcome<f64> {
     let set = pod.rsplit_once('-').map_or(pod, |(set, _)| set);
     let series = format!("{family}{{namespace=\"{}\",set=\"{set}\",pod=\"{pod}\"{more}}} ", ns.name);
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
