@@ -57,7 +57,7 @@ e2e: ## The cluster tests, on the cluster of KUBECONFIG, or on our own, which is
 
 test: fetch monitoring lint unit browser image-beside cluster-test e2e ## Everything that must pass before a change lands
 
-rotation: ## CA and leaf replaced as fast as the rules allow, for two minutes under load (`make e2e`: 40 s)
+rotation: ## CA and leaf replaced as fast as the rules allow, for two minutes under load (`make e2e`: 20 s)
 	GUARDIAN_ROTATION_SECONDS=120 RUN=rotation e2e/run.sh
 
 test-long: bench-instructions fuzz properties model rotation ## What takes long besides, before a release

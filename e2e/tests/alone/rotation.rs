@@ -17,9 +17,9 @@ use tokio::time::{Instant, interval};
 
 use crate::{ALONE, guardian_pods, policy_text};
 
-/// How long the API server asks, in seconds: two leaves and two CAs in forty seconds. `make rotation` takes two minutes, for whole lives of both.
+/// How long the API server asks, in seconds: two leaves and two CAs in twenty seconds. `make rotation` takes two minutes, for whole lives of both.
 const LOAD: &str = "GUARDIAN_ROTATION_SECONDS";
-const USUAL_LOAD: u64 = 40;
+const USUAL_LOAD: u64 = 20;
 /// To begin it and to bring long lives back, a minute each.
 const BESIDE: Duration = Duration::from_secs(120);
 /// Callers at a time, each with one call under way, and how often one begins the next: 100 calls a second. More of them would

@@ -6,6 +6,7 @@ mod admission;
 mod agents;
 mod approval;
 mod cli;
+mod clients;
 mod evictions;
 mod guards;
 mod lives;
