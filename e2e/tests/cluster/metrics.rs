@@ -60,6 +60,9 @@ async fn a_metric_that_is_added_to_the_policy_of_a_redis_is_served_within_two_in
         assert!(value(&text, "redis_keys", ns, FIRST, ",db=\"db0\"").is_err(), "what the policy has no more is gone");
         assert!(value(&text, "guardian_metric_up", ns, FIRST, ",metric=\"redis_memory_bytes\"")? > 0.5);
         assert!(value(&text, "guardian_container_memory_bytes", ns, FIRST, ",container=\"redis\"")? > 100_000.0);
+        let disk = value(&text, "guardian_container_disk_bytes", ns, FIRST, ",container=\"redis\"")?;
+        let of = value(&text, "guardian_container_disk_limit_bytes", ns, FIRST, ",container=\"redis\"")?;
+        assert!(disk > 0.0 && disk < of, "of its data volume: {disk} of {of}");
         for (pod, before) in [FIRST, SECOND].into_iter().zip(&before) {
             let now = ns.api::<Pod>().get(pod).await?;
             assert_eq!((uid(&now), restarts(&now)), (uid(before), restarts(before)), "no pod was touched");
